@@ -1,0 +1,63 @@
+"""Samplers: from noise to samples, with a key per row."""
+
+from rl_jax.sampling.ddim import (
+  Ddim,
+  ddim_moments,
+  ddim_replay,
+  ddim_step,
+  noise_and_clean,
+  scaled_linear_alpha_bar,
+)
+from rl_jax.sampling.flow import (
+  EulerOde,
+  FlowSde,
+  Trajectory,
+  VelocityFn,
+  flow_sde,
+  guided,
+  ode_euler,
+)
+from rl_jax.sampling.solvers import SaSolver, sa_solver, sa_times
+from rl_jax.sampling.steps import (
+  Step,
+  euler_step,
+  flow_sde_moments,
+  flow_sde_replay,
+  flow_sde_step,
+  row_keys,
+  row_normal,
+)
+from rl_jax.sampling.times import (
+  DiscreteTimes,
+  LogitNormalTimes,
+  UniformTimes,
+)
+
+__all__ = [
+  "Ddim",
+  "DiscreteTimes",
+  "EulerOde",
+  "FlowSde",
+  "LogitNormalTimes",
+  "SaSolver",
+  "Step",
+  "Trajectory",
+  "UniformTimes",
+  "VelocityFn",
+  "ddim_moments",
+  "ddim_replay",
+  "ddim_step",
+  "euler_step",
+  "flow_sde",
+  "flow_sde_moments",
+  "flow_sde_replay",
+  "flow_sde_step",
+  "guided",
+  "noise_and_clean",
+  "ode_euler",
+  "row_keys",
+  "row_normal",
+  "sa_solver",
+  "sa_times",
+  "scaled_linear_alpha_bar",
+]
