@@ -1,0 +1,247 @@
+"""Saving and restoring a run with Orbax: asynchronous, verified, resharded.
+
+A checkpoint carries a digest of every array, computed on the devices from
+integer sums that do not depend on the mesh, so that what was restored is
+known to be what was saved even on other hardware. A checkpoint that is not is
+named and refused; an older one is used only when the caller says so.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from rl_jax.training.state import State
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, PyTree, UInt32
+
+__all__ = ["CheckpointError", "Store", "digest"]
+
+
+class CheckpointError(RuntimeError):
+  """A checkpoint that cannot be written, read or trusted."""
+
+
+class Store:
+  """The checkpoints of one run.
+
+  Args:
+    directory: where they live; one sub-directory per step.
+    keep: how many of the newest to keep.
+    keep_every: besides, keep steps that are multiples of this.
+  """
+
+  def __init__(
+      self, directory: Path, *, keep: int, keep_every: int | None = None
+  ) -> None:
+    self.directory = Path(directory).absolute()
+    self._manager = ocp.CheckpointManager(
+        self.directory,
+        options=ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            keep_period=keep_every,
+            enable_async_checkpointing=True,
+        ),
+    )
+    self._digest = jax.jit(digest)
+
+  def steps(self) -> list[int]:
+    """Steps with a complete checkpoint, oldest first.
+
+    Raises:
+      CheckpointError: if a directory looks like a checkpoint and is none.
+    """
+    complete = sorted(self._manager.all_steps())
+    named = {
+        int(path.name)
+        for path in self.directory.glob("*")
+        if path.name.isdecimal()
+    }
+    broken = sorted(named - set(complete))
+    if broken:
+      raise CheckpointError(self._refusal(broken[-1], "is incomplete", complete))
+    return complete
+
+  def save(self, step: int, state: State, about: dict[str, Any]) -> None:
+    """Starts writing the state; returns before it is on disk.
+
+    Args:
+      step: its name.
+      state: what to save.
+      about: a JSON value to keep beside it.
+
+    Raises:
+      CheckpointError: if the previous save failed.
+    """
+    parts = _parts(state)
+    sums = _plain(self._digest(parts))
+    items = {k: ocp.args.StandardSave(v) for k, v in parts.items()}
+    meta = ocp.args.JsonSave({"about": about, "digest": sums})
+    try:
+      self._manager.save(step, args=ocp.args.Composite(**items, meta=meta))
+    except Exception as error:
+      raise self._not_written(step, error) from error
+
+  def wait(self) -> None:
+    """Blocks until every save is on disk.
+
+    Raises:
+      CheckpointError: if one failed, a full disk for instance.
+    """
+    try:
+      self._manager.wait_until_finished()
+      self._manager.check_for_errors()
+    except Exception as error:
+      raise self._not_written(None, error) from error
+
+  def restore(
+      self, like: State, *, step: int | None = None
+  ) -> tuple[State, dict[str, Any]]:
+    """The state of a step, on the devices and shardings of `like`.
+
+    Args:
+      like: shapes, dtypes and shardings to restore to; any mesh.
+      step: which checkpoint; None = the newest.
+
+    Returns:
+      The state and what was said about it when it was saved.
+
+    Raises:
+      CheckpointError: if there is none, or it is damaged; it says which array
+        or file, and which other checkpoints there are.
+    """
+    parts, about = self._verified(_parts(like), step)
+    return parts["rest"]._replace(params=parts["params"]), about
+
+  def restore_params(self, like: PyTree, *, step: int | None = None) -> PyTree:
+    """The parameters alone; arguments and errors as `restore`."""
+    return self._verified({"params": like}, step)[0]["params"]
+
+  def set_aside_after(self, step: int) -> list[Path]:
+    """Moves checkpoints later than `step` out of the way, deleting nothing.
+
+    Returns:
+      Where they are now.
+    """
+    moved = []
+    for path in sorted(self.directory.glob("*")):
+      if path.name.isdecimal() and int(path.name) > step:
+        target = self.directory.parent / "set_aside" / path.name
+        target.parent.mkdir(exist_ok=True)
+        if target.exists():
+          shutil.rmtree(target)
+        moved.append(path.rename(target))
+    self._manager.reload()
+    return moved
+
+  def close(self) -> None:
+    """Waits for running saves and lets go of the directory."""
+    self._manager.close()
+
+  def _verified(
+      self, likes: dict[str, PyTree], step: int | None
+  ) -> tuple[dict[str, PyTree], dict[str, Any]]:
+    complete = self.steps()
+    if step is None:
+      step = complete[-1] if complete else -1
+    if step not in complete:
+      raise CheckpointError(
+          f"no checkpoint of step {step} in {self.directory}; there are"
+          f" {complete}"
+      )
+    items = {k: ocp.args.StandardRestore(v) for k, v in likes.items()}
+    meta = ocp.args.JsonRestore()
+    try:
+      found = self._manager.restore(
+          step, args=ocp.args.Composite(**items, meta=meta)
+      )
+      about, saved = found.meta["about"], found.meta["digest"]
+      parts = {name: found[name] for name in likes}
+    except Exception as error:
+      reason = f"cannot be read ({_first_line(error)})"
+      raise CheckpointError(self._refusal(step, reason, complete)) from error
+    differ = [k for k, v in _plain(self._digest(parts)).items()
+              if v != saved.get(k)]
+    if differ:
+      reason = f"is damaged: {', '.join(differ[:3])} is not what was saved"
+      raise CheckpointError(self._refusal(step, reason, complete))
+    return parts, about
+
+  def _refusal(self, step: int, reason: str, complete: list[int]) -> str:
+    others = [s for s in complete if s != step]
+    hint = (
+        f"to go on from an older one, say so: --resume-from {others[-1]}"
+        if others
+        else "there is no other checkpoint of this run"
+    )
+    return f"checkpoint {self.directory / str(step)} {reason}; {hint}"
+
+  def _not_written(
+      self, step: int | None, error: Exception
+  ) -> CheckpointError:
+    kept = sorted(self._manager.all_steps(read=True))
+    what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+    return CheckpointError(
+        f"{what} could not be written to {self.directory}"
+        f" ({_first_line(error)}); complete ones: {kept or 'none'}"
+    )
+
+
+def digest(tree: PyTree) -> dict[str, UInt32[Array, "2"]]:
+  """Two 32-bit sums per array that change with any bit, on any mesh alike.
+
+      d_k = sum_i word_i * odd_k(i)  mod 2^32,   k = 0, 1
+
+  Integer sums are exact in any order, and an odd factor is invertible, so one
+  changed word always changes the sum.
+
+  Returns:
+    Path of each array -> its sums.
+  """
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {
+      jax.tree_util.keystr(path, simple=True, separator="/"): _sums(leaf)
+      for path, leaf in leaves
+  }
+
+
+def _parts(state: State) -> dict[str, PyTree]:
+  # Parameters apart, so that a later experiment can start from them alone.
+  return {"params": state.params, "rest": state._replace(params=())}
+
+
+def _plain(sums: dict[str, jax.Array]) -> dict[str, list[int]]:
+  host = jax.device_get(sums)
+  return {name: [int(word) for word in words] for name, words in host.items()}
+
+
+def _sums(x: jax.Array) -> UInt32[Array, "2"]:
+  x = jnp.asarray(x)
+  if x.dtype == jnp.bool_:
+    x = x.astype(jnp.uint8)
+  if x.dtype.itemsize > 4:  # float64 as pairs of words
+    words = jax.lax.bitcast_convert_type(x, jnp.uint32).reshape(x.shape + (2,))
+  else:
+    kind = np.dtype(f"uint{8 * x.dtype.itemsize}")
+    words = jax.lax.bitcast_convert_type(x, kind).astype(jnp.uint32)
+  place = jnp.zeros((), jnp.uint32)
+  for axis, size in enumerate(words.shape):
+    index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    place = place * jnp.uint32(size) + index
+  odd = [
+      (place * jnp.uint32(a) + jnp.uint32(b)) | jnp.uint32(1)
+      for a, b in ((0x9E3779B2, 1), (0x85EBCA6A, 0xC2B2AE35))
+  ]
+  return jnp.stack([jnp.sum(words * k, dtype=jnp.uint32) for k in odd])
+
+
+def _first_line(error: Exception) -> str:
+  text = str(error).strip() or type(error).__name__
+  return text.splitlines()[0][:200]

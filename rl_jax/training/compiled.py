@@ -1,0 +1,127 @@
+"""A program compiled once for a mesh: shardings, donation, no second trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from rl_jax.training.sharding import (
+    batch_sharding,
+    replicated,
+    state_sharding,
+)
+from rl_jax.training.state import Program, State
+
+if TYPE_CHECKING:
+  from jaxtyping import PyTree
+
+__all__ = ["Compiled"]
+
+
+class Compiled:
+  """A program on a mesh.
+
+  Every function is compiled ahead of its first call from shapes alone, so a
+  later call with other shapes is an error and not a silent recompilation.
+
+  Args:
+    program: what the algorithm built.
+    mesh: devices, with axes data, fsdp and tensor.
+    start: parameters to start from, or None.
+    items: shapes of the items of one step, `jax.ShapeDtypeStruct`s by name.
+    seed: of the run.
+  """
+
+  def __init__(
+      self,
+      program: Program,
+      mesh: Mesh,
+      *,
+      start: PyTree | None,
+      items: Mapping[str, jax.ShapeDtypeStruct],
+      seed: int,
+  ) -> None:
+    self._program, self._mesh, self._start = program, mesh, start
+    self._key = jax.random.key(seed)
+    self.first_step = program.first_step
+    self.evaluate_every = program.evaluate_every
+    self._rows, self._whole = batch_sharding(mesh), replicated(mesh)
+    shapes = jax.eval_shape(program.init, self._key, start)
+    self.state_sharding = state_sharding(shapes, program.params_axes, mesh)
+    self.abstract_state = _placed(shapes, self.state_sharding)
+    self.frozen = jax.device_put(program.frozen, self._whole)
+    items = _placed(items, jax.tree.map(lambda _: self._rows, dict(items)))
+
+    def collect(state: State, frozen: Any, items: Any) -> Any:
+      batch = program.collect(state, frozen, items)
+      return jax.lax.with_sharding_constraint(batch, self._rows)
+
+    out = jax.eval_shape(program.collect, shapes, program.frozen, items)
+    rows = jax.tree.map(lambda _: self._rows, out)
+    self._collect = self._compile(
+        collect, (self.abstract_state, self.frozen, items), rows
+    )
+    self._update = self._compile(
+        program.update,
+        (self.abstract_state, _placed(out, rows)),
+        (self.state_sharding, self._whole),
+        donate=(0,),
+    )
+    self._evaluate = None
+    if program.evaluate is not None:
+      self._evaluate = self._compile(
+          program.evaluate, (self.abstract_state, self.frozen), self._whole
+      )
+
+  def init(self) -> State:
+    """A fresh state, made where it lives."""
+    make = jax.jit(self._program.init, out_shardings=self.state_sharding)
+    return make(self._key, self._start)
+
+  def put(self, items: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Rows on their devices."""
+    return jax.device_put(dict(items), self._rows)
+
+  def put_scalars(self, tree: PyTree) -> PyTree:
+    """Small host values, copied to every device."""
+    return jax.device_put(tree, self._whole)
+
+  def collect(self, state: State, items: Any) -> Any:
+    """The batch of a step, scored."""
+    batch = self._collect(state, self.frozen, items)
+    if self._program.score is None:
+      return batch
+    scored = self._program.score(jax.device_get(batch))
+    return jax.device_put(scored, self._rows)
+
+  def update(self, state: State, batch: Any) -> tuple[State, Any]:
+    """One step; `state` is gone afterwards."""
+    return self._update(state, batch)
+
+  def evaluate(self, state: State) -> tuple[Any, Any] | None:
+    """Metrics and pictures, or None where the experiment wants none."""
+    return self._evaluate and self._evaluate(state, self.frozen)
+
+  def _compile(
+      self,
+      function: Callable[..., Any],
+      arguments: tuple[Any, ...],
+      out: Any,
+      *,
+      donate: tuple[int, ...] = (),
+  ) -> Callable[..., Any]:
+    jitted = jax.jit(function, out_shardings=out, donate_argnums=donate)
+    with jax.set_mesh(self._mesh):
+      return jitted.lower(*arguments).compile()
+
+
+def _placed(shapes: PyTree, shardings: PyTree) -> PyTree:
+  return jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      shapes,
+      shardings,
+  )

@@ -1,0 +1,255 @@
+"""The one loop: collect, score, update, evaluate, save, for every family."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from rl_jax.data.source import Cursor, take
+from rl_jax.training import doctor
+from rl_jax.training.compiled import Compiled
+from rl_jax.training.state import State
+
+if TYPE_CHECKING:
+  from rl_jax.data.source import Data
+  from rl_jax.reduce import Total
+  from rl_jax.training.checkpoints import Store
+
+__all__ = ["Observer", "Outcome", "Plan", "Row", "run_loop"]
+
+
+class Row(NamedTuple):
+  """What one step, or one evaluation, measured.
+
+  Attributes:
+    step: steps taken when it was measured.
+    kind: "train" or "evaluation".
+    metrics: means by name; names of evaluations start with `evaluation/`.
+    seconds: since the loop started, this process.
+    pictures: arrays to look at, by name; evaluations only.
+  """
+
+  step: int
+  kind: str
+  metrics: dict[str, float]
+  seconds: float
+  pictures: dict[str, np.ndarray]
+
+
+class Observer(Protocol):
+  """Somebody who watches a run: a display, a file, a test."""
+
+  def started(self, *, step: int, steps: int) -> None:
+    """The loop begins at `step` of `steps`."""
+    ...
+
+  def measured(self, row: Row) -> None:
+    """Numbers arrived."""
+    ...
+
+  def saved(self, step: int) -> None:
+    """A checkpoint of this step is being written."""
+    ...
+
+  def ended(self, outcome: Outcome) -> None:
+    """The loop is over."""
+    ...
+
+
+class Outcome(NamedTuple):
+  """How a run ended.
+
+  Attributes:
+    status: "finished", or "stopped" by a signal with everything saved.
+    step: steps taken.
+    signal: number of the signal that stopped it, or None.
+    seconds: time in the loop, this process.
+    evaluation: the last evaluation's metrics.
+  """
+
+  status: str
+  step: int
+  signal: int | None
+  seconds: float
+  evaluation: dict[str, float]
+
+
+class Plan(NamedTuple):
+  """What the loop needs to know besides the program.
+
+  Attributes:
+    steps: how many steps in all.
+    seed: of the data order.
+    save_every: steps between saves.
+    guard: bands whose leaving stops the run.
+    about: JSON value stored with every checkpoint.
+  """
+
+  steps: int
+  seed: int
+  save_every: int
+  guard: tuple[doctor.Limit, ...]
+  about: dict[str, Any]
+
+
+def run_loop(
+    compiled: Compiled,
+    state: State,
+    data: Data,
+    store: Store,
+    plan: Plan,
+    observers: Sequence[Observer],
+) -> tuple[State, Outcome]:
+  """Runs from where `state` stands to the last step.
+
+  Numbers of a step are read while the next one computes, so the devices never
+  wait for the host; before a save they are read first, so that only states
+  with healthy numbers are saved.
+
+  Args:
+    compiled: the program, compiled for its mesh.
+    state: fresh or restored; donated.
+    data: where items come from.
+    store: where checkpoints go.
+    plan: how long, how often.
+    observers: told of everything, in order.
+
+  Returns:
+    The last state and how the run ended.
+
+  Raises:
+    Unhealthy: if the first step is wrong.
+    Collapse: if a metric is not finite or leaves its band; the message names
+      the last good checkpoint. Nothing after that is saved.
+    CheckpointError: if a save fails.
+  """
+  source = data.source()
+  cursor = Cursor(*(np.int32(x) for x in jax.device_get(state.cursor)))
+  step = int(jax.device_get(state.step))
+  watch = _Watch(plan, compiled.first_step, observers, first=step)
+  for observer in observers:
+    observer.started(step=step, steps=plan.steps)
+  try:
+    if step == 0:
+      store.save(0, state, plan.about)
+      _tell_saved(observers, 0)
+      watch.evaluated(0, compiled.evaluate(state))
+    with _signals() as caught, jax.transfer_guard("disallow"):
+      while step < plan.steps and not caught:
+        indices, cursor = take(
+            len(source),
+            cursor,
+            rows=data.rows,
+            seed=plan.seed,
+            shuffle=data.shuffle,
+        )
+        items = compiled.put(source[indices])
+        batch = compiled.collect(state, items)
+        state, metrics = compiled.update(state, batch)
+        state = state._replace(cursor=compiled.put_scalars(cursor))
+        step += 1
+        watch.trained(step, metrics)
+        if _due(step, compiled.evaluate_every, plan.steps):
+          watch.evaluated(step, compiled.evaluate(state))
+        if _due(step, plan.save_every, plan.steps) or caught:
+          watch.flush()
+          store.save(step, state, plan.about)
+          _tell_saved(observers, step)
+    watch.flush()
+    store.wait()
+  except doctor.Collapse as error:
+    # The save that may be under way is of an earlier, healthy step.
+    store.wait()
+    good = store.steps()
+    raise doctor.Collapse(
+        f"{error}; last good checkpoint:"
+        f" {store.directory / str(good[-1]) if good else 'none'}"
+    ) from None
+  stopped = step < plan.steps
+  outcome = Outcome(
+      status="stopped" if stopped else "finished",
+      step=step,
+      signal=caught[0] if stopped else None,
+      seconds=watch.seconds(),
+      evaluation=watch.last_evaluation,
+  )
+  for observer in observers:
+    observer.ended(outcome)
+  return state, outcome
+
+
+class _Watch:
+  """Reads numbers one step late, checks them, passes them on."""
+
+  def __init__(
+      self,
+      plan: Plan,
+      first_step: Mapping[str, tuple[float, float]],
+      observers: Sequence[Observer],
+      *,
+      first: int,
+  ) -> None:
+    self._plan, self._expected, self._observers = plan, first_step, observers
+    self._first, self._start = first, time.monotonic()
+    self._waiting: list[tuple[int, str, Any, Any]] = []
+    self.last_evaluation: dict[str, float] = {}
+
+  def seconds(self) -> float:
+    return time.monotonic() - self._start
+
+  def trained(self, step: int, metrics: Mapping[str, Total]) -> None:
+    self.flush()
+    self._waiting.append((step, "train", metrics, {}))
+
+  def evaluated(self, step: int, result: Any) -> None:
+    if result is not None:
+      self._waiting.append((step, "evaluation", *result))
+
+  def flush(self) -> None:
+    while self._waiting:
+      step, kind, totals, pictures = self._waiting.pop(0)
+      totals, pictures = jax.device_get((dict(totals), dict(pictures)))
+      weights = {k: float(t.weight) for k, t in totals.items()}
+      metrics = {
+          k: float(t.value) / (weights[k] or 1.0) for k, t in totals.items()
+      }
+      row = Row(step, kind, metrics, self.seconds(), pictures)
+      if kind == "evaluation":
+        self.last_evaluation = metrics
+      for observer in self._observers:
+        observer.measured(row)
+      doctor.check_metrics(step, metrics, self._plan.guard)
+      if kind == "train" and step == self._first + 1 == 1:
+        doctor.check_first_step(metrics, weights, self._expected)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+  """Collects SIGTERM and SIGINT, so that a step is finished and saved."""
+  caught: list[int] = []
+  kinds = (signal.SIGTERM, signal.SIGINT)
+  try:
+    before = [signal.signal(k, lambda n, _: caught.append(n)) for k in kinds]
+  except ValueError:  # Not the main thread: leave signals to whoever owns it.
+    yield caught
+    return
+  try:
+    yield caught
+  finally:
+    for kind, handler in zip(kinds, before, strict=True):
+      signal.signal(kind, handler)
+
+
+def _due(step: int, every: int, steps: int) -> bool:
+  return step % every == 0 or step == steps
+
+
+def _tell_saved(observers: Sequence[Observer], step: int) -> None:
+  for observer in observers:
+    observer.saved(step)

@@ -1,0 +1,79 @@
+"""The whole run as one pytree, and the program that moves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Int, PyTree, UInt32
+
+  from rl_jax.data import Cursor
+  from rl_jax.reduce import Total
+
+  Metrics = Mapping[str, Total]
+  Pictures = Mapping[str, Array]
+
+__all__ = ["Program", "State", "step_key"]
+
+
+class State(NamedTuple):
+  """Everything that a resume needs.
+
+  Attributes:
+    step: steps of the loop already taken.
+    cursor: where the data source stands.
+    key: key data of the run; constant, each step folds its number in, so a
+      step's randomness is a function of (seed, step) and nothing else.
+    params: what is being trained; a dict of several where several are.
+    optimiser: state of the optimiser of `params`.
+    memory: whatever else the algorithm carries from step to step, by name:
+      reference parameters, averages, running statistics, buffers.
+  """
+
+  step: Int[Array, ""]
+  cursor: Cursor
+  key: UInt32[Array, "words"]
+  params: PyTree
+  optimiser: PyTree
+  memory: dict[str, PyTree]
+
+
+class Program(NamedTuple):
+  """What an algorithm makes of an experiment: functions for the one loop.
+
+  All are pure and are jitted and sharded by the loop, except `score`.
+
+  Attributes:
+    init: (key, start parameters or None) -> State.
+    collect: (state, frozen, items) -> batch, a pytree whose arrays all have
+      rows first. Rollouts for online algorithms, the items for offline ones.
+    score: (batch) -> batch on the host, between `collect` and `update`, for
+      rewards that run processes or call services; None when nothing does.
+    update: (state, batch) -> (state, metrics). The state is donated.
+    evaluate: (state, frozen) -> (metrics, pictures); None for nothing.
+    frozen: parameters that are used and never trained (reward models,
+      judges); passed to every call and not stored in checkpoints.
+    params_axes: `State.params` with the logical names of each array's axes.
+    first_step: what metrics of the very first update must be, as metric ->
+      (value, tolerance); checked by the doctor.
+    evaluate_every: steps between two evaluations.
+  """
+
+  init: Callable[[jax.Array, Any], State]
+  collect: Callable[[State, Any, Any], Any]
+  update: Callable[[State, Any], tuple[State, Metrics]]
+  params_axes: Any
+  frozen: Any = ()
+  score: Callable[[Any], Any] | None = None
+  evaluate: Callable[[State, Any], tuple[Metrics, Pictures]] | None = None
+  evaluate_every: int = 1
+  first_step: Mapping[str, tuple[float, float]] = {}
+
+
+def step_key(state: State, salt: int = 0) -> jax.Array:
+  """The key of this step; each use within a step has its own salt."""
+  key = jax.random.wrap_key_data(state.key)
+  return jax.random.fold_in(jax.random.fold_in(key, state.step), salt)
