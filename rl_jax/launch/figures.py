@@ -171,10 +171,9 @@ def curve(panel: Panel, theme: Theme, steps: tuple[int, int]) -> bytes:
       markersize=2.6,
       label=name,
     )
-  first, last = steps
-  axes.set_xlim(
-    first - 0.01 * (last - first), last + 0.01 * (last - first) or 1
-  )
+  margin = 0.01 * (steps[1] - steps[0]) or 1.0
+  axes.set_xlim(steps[0] - margin, steps[1] + margin)
+  axes.xaxis.get_major_locator().set_params(integer=True)
   axes.grid(color=theme.faint, linewidth=0.6)
   axes.set_axisbelow(True)
   axes.spines[:].set_visible(False)

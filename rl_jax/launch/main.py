@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import os
 import shlex
 import sys
 import traceback
@@ -19,7 +20,7 @@ import tyro
 
 import rl_jax
 from rl_jax.launch import files
-from rl_jax.launch.text import duration, signal_name, value_text
+from rl_jax.launch.text import value_text
 
 if TYPE_CHECKING:
   from rl_jax.experiment import Experiment
@@ -45,12 +46,11 @@ class _Options:
   """How to run; what to run is the experiment."""
 
   workdir: str | None = None
-  """Where checkpoints, records and the report go; a run that is there already
-  goes on. Default: runs/NAME-HASH."""
+  """Where everything of the run is; default runs/NAME-HASH."""
   resume_from: int | None = None
   """Go on from this older checkpoint; later ones are set aside."""
   quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-  """Say nothing but errors and where the report is."""
+  """Say only how it came out, and errors."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,6 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
       experiment, docstring, parsed.overrides, prog, _Options()
     )
     return _train(screen, experiment, wanted, options, ("rl-jax", *arguments))
+  except BrokenPipeError:
+    # Whoever read our output has gone; nothing may be flushed there at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
   except KeyboardInterrupt:
     return _fail("interrupted before the run began", code=130)
   except Exception as error:
@@ -161,7 +165,15 @@ def _parsed(
       ),
     )
   both = dataclasses.make_dataclass("Command", fields, frozen=True)
-  result = tyro.cli(both, prog=prog, description=docstring, args=overrides)
+  if {"-h", "--help"} & set(overrides):
+    # Not as tyro's description, which would run its lines together.
+    print(f"{docstring}\n")
+  # Its own docstring would be the signature that dataclasses write.
+  about = "Fields of the experiment, as the file has them, and how to run it."
+  try:
+    result = tyro.cli(both, prog=prog, description=about, args=overrides)
+  except ValueError as error:  # The experiment refuses the values together.
+    raise SystemExit(_fail(str(error), code=2)) from None
   return getattr(result, "options", None), result.experiment
 
 
@@ -212,11 +224,7 @@ def _ending(
 ) -> int:
   if outcome.signal is None:
     return 0
-  _say(
-    screen,
-    f"stopped by {signal_name(outcome.signal)} after step {outcome.step},"
-    f" {duration(outcome.seconds)}; to go on: {shlex.join(command)}",
-  )
+  _say(screen, f"to go on: {shlex.join(command)}")
   return 128 + outcome.signal
 
 

@@ -32,9 +32,17 @@ from rl_jax.training.sharding import make_mesh, replicated
 if TYPE_CHECKING:
   from jaxtyping import PyTree
 
+  from rl_jax.training.state import Program
+
   Observers = Callable[[Experiment, Path], Sequence[Observer]]
 
-__all__ = ["WorkdirError", "compile_experiment", "train"]
+__all__ = [
+    "WorkdirError",
+    "build_program",
+    "compile_experiment",
+    "run_stages",
+    "train",
+]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "rl-jax")
 
@@ -81,13 +89,11 @@ def train(
   watch = observers or _default_observers
   workdir = Path(workdir) if workdir else _default_workdir(experiment, root)
   with _claimed(workdir, experiment, command):
-    for stage in stages(experiment):
-      if not _is_finished(_find(stage.by, root)):
-        outcome = train(
-            stage.by, root=root, observers=observers, command=command
-        )
-        if outcome.status != "finished":
-          return outcome
+    stopped = run_stages(
+        experiment, root=root, observers=observers, command=command
+    )
+    if stopped is not None:
+      return stopped
     mesh = make_mesh(
         data=experiment.mesh.data,
         fsdp=experiment.mesh.fsdp,
@@ -103,6 +109,7 @@ def train(
       if resume_from is not None:
         store.restore(compiled.abstract_state, step=resume_from)  # or refuse
         store.set_aside_after(resume_from)
+        (workdir / "result.json").unlink(missing_ok=True)
       if store.steps():
         state, _ = store.restore(compiled.abstract_state)
       else:
@@ -124,32 +131,73 @@ def train(
       )
     finally:
       store.close()
-    if outcome.status == "finished":
+    # One that was finished before keeps the result of the run that made it.
+    if outcome.status == "finished" and not _is_finished(workdir):
       _write_json(workdir / "result.json", outcome._asdict())
   return outcome
 
 
-def compile_experiment(
-    experiment: Experiment, mesh: jax.sharding.Mesh, *, root: Path
-) -> Compiled:
-  """The experiment's program, compiled for a mesh.
+def run_stages(
+    experiment: Experiment,
+    *,
+    root: str | Path = "runs",
+    observers: Observers | None = None,
+    command: Sequence[str] = (),
+) -> Outcome | None:
+  """Runs what an experiment builds on, as far as results are missing.
+
+  Args:
+    experiment: whose stages to run.
+    root: where results are looked for and put.
+    observers: as for `train`.
+    command: as for `train`.
+
+  Returns:
+    None when all are there, else the outcome of the stage that was stopped.
+
+  Raises:
+    As `train`.
+  """
+  root = Path(root)
+  for stage in stages(experiment):
+    if not _is_finished(_find(stage.by, root)):
+      outcome = train(
+          stage.by, root=root, observers=observers, command=command
+      )
+      if outcome.status != "finished":
+        return outcome
+  return None
+
+
+def build_program(
+    experiment: Experiment,
+    *,
+    root: str | Path = "runs",
+    mesh: jax.sharding.Mesh | None = None,
+) -> tuple[Program, PyTree | None]:
+  """The pure functions of an experiment, and the parameters it starts from.
 
   Args:
     experiment: what to build; what it builds on must be finished.
-    mesh: from `make_mesh`.
     root: where results of earlier stages are.
+    mesh: where to put their parameters; default a mesh of one device.
 
   Returns:
-    Functions ready to call.
+    The program, and parameters for its `init` (None: from scratch).
 
   Raises:
     ValueError: if parts of the experiment do not fit each other.
     CheckpointError: if an earlier result cannot be read.
   """
+  mesh = mesh or make_mesh(devices=jax.devices()[:1])
 
   def load(trained: Trained) -> PyTree:
-    directory = _find(trained.by, root)
-    return _params(directory, trained.by.model, mesh, step=trained.by.steps)
+    workdir = _find(trained.by, Path(root))
+    if workdir is None:
+      raise CheckpointError(
+          f"no result of {trained.by.name} ({trained.by.hash}) in {root}"
+      )
+    return _params(workdir, trained.by.model, mesh, step=trained.by.steps)
 
   start = None
   if isinstance(experiment.start, Trained):
@@ -161,13 +209,29 @@ def compile_experiment(
         mesh,
         step=experiment.start.step,
     )
+  return experiment.algorithm.build(experiment, load), start
+
+
+def compile_experiment(
+    experiment: Experiment, mesh: jax.sharding.Mesh, *, root: str | Path
+) -> Compiled:
+  """The experiment's program, compiled for a mesh; see `build_program`.
+
+  Args:
+    experiment: what to build; what it builds on must be finished.
+    mesh: from `make_mesh`.
+    root: where results of earlier stages are.
+
+  Returns:
+    Functions ready to call.
+  """
+  program, start = build_program(experiment, root=root, mesh=mesh)
   data = experiment.data
   one = data.source()[np.zeros(1, np.int64)]
   items = {
       name: jax.ShapeDtypeStruct((data.rows, *x.shape[1:]), x.dtype)
       for name, x in one.items()
   }
-  program = experiment.algorithm.build(experiment, load)
   return Compiled(
       program, mesh, start=start, items=items, seed=experiment.seed
   )
@@ -186,7 +250,7 @@ def _params(
       ),
       shapes,
   )
-  store = Store(directory, keep=2**30)
+  store = Store(directory, keep=2**30, read_only=True)
   try:
     return store.restore_params(like, step=step)
   finally:
