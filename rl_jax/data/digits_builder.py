@@ -21,7 +21,7 @@ PIXELS = 64
 
 
 class OpticalDigits(tfds.core.GeneratorBasedBuilder):
-  """8x8 grey digits of 43 writers, as scikit-learn ships them.
+  """8x8 grey digits of 13 writers, as scikit-learn ships them.
 
   `image` is pixels / 8 - 1, in [-1, 1]. The split is one fixed permutation
   (`RandomState(0)`, whose stream NumPy has frozen): the first 1400 train, the

@@ -53,7 +53,7 @@ class Classifier:
     """Unnormalised log-probability of each class, float32."""
     if x.shape[-1] != self.inputs:
       raise ValueError(f"samples of {x.shape[-1]} numbers, not {self.inputs}")
-    return _Network(self).apply({"params": params}, x)
+    return layers.applied(_Network(self), params, x)
 
   def logical_axes(self, params: Params) -> Params:
     """Names of the axes of all parameters; see `VelocityModel`."""

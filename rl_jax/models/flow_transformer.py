@@ -129,8 +129,9 @@ class FlowTransformer:
         f"condition vectors of {wanted.shape[-1]} numbers, not"
         f" {self.condition_features}"
       )
-    velocity = _Network(self).apply(
-      {"params": params},
+    velocity = layers.applied(
+      _Network(self),
+      params,
       x.reshape(-1, *self.event_shape),
       t.reshape(-1),
       wanted.reshape(-1, *wanted.shape[len(batch) :]),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
   "ClassEmbedding",
+  "applied",
   "axis_names",
   "check_times",
   "dense",
@@ -140,10 +141,10 @@ class ClassEmbedding(nn.Module):
   @nn.compact
   def __call__(self, label: Shaped[Array, "*batch"]) -> Shaped[Array, "..."]:
     """The vectors of those ids, with their axes first."""
-    table = self.param(
+    table: Any = self.param(
       "embedding",
       nn.with_partitioning(
-        nn.initializers.normal(self.stddev), ("vocab", "embed")
+        nn.initializers.normal(self.stddev), ("classes", "embed")
       ),
       (self.classes, self.features),
     )
@@ -152,6 +153,14 @@ class ClassEmbedding(nn.Module):
       .at[label]
       .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     )
+
+
+def applied(
+  module: nn.Module, params: Any, *inputs: Shaped[Array, "..."]
+) -> Shaped[Array, "..."]:
+  """What a linen module with one output and no other state computes."""
+  output: Any = module.apply({"params": params}, *inputs)
+  return output
 
 
 def axis_names(boxed: Any, params: Any) -> Any:

@@ -80,7 +80,7 @@ class VelocityMLP:
     """Velocity at x; see `VelocityModel.apply`."""
     batch = layers.check_times(x, t, self.event_shape)
     label = layers.over_trailing(condition, batch, event=0)
-    velocity = _Network(self).apply({"params": params}, x, t, label)
+    velocity = layers.applied(_Network(self), params, x, t, label)
     return velocity.astype(jnp.float32)
 
   def logical_axes(self, params: Params) -> Params:
