@@ -16,18 +16,18 @@ from collections.abc import Iterator
 from typing import Any
 
 __all__ = [
-    "Band",
-    "Checkpoint",
-    "Checkpoints",
-    "Experiment",
-    "Mesh",
-    "Scratch",
-    "Trained",
-    "diff",
-    "from_dict",
-    "identity",
-    "stages",
-    "to_dict",
+  "Band",
+  "Checkpoint",
+  "Checkpoints",
+  "Experiment",
+  "Mesh",
+  "Scratch",
+  "Trained",
+  "diff",
+  "from_dict",
+  "identity",
+  "stages",
+  "to_dict",
 ]
 
 # A field with this metadata says how or where to run, not what comes out.
@@ -58,10 +58,11 @@ class Checkpoints:
   """Besides, keep every checkpoint whose step is a multiple of this."""
 
   def __post_init__(self) -> None:
-    if self.every < 1 or self.keep < 1:
+    every = 1 if self.keep_every is None else self.keep_every
+    if min(self.every, self.keep, every) < 1:
       raise ValueError(
-          f"checkpoints: every={self.every} and keep={self.keep} must be at"
-          " least 1"
+        f"checkpoints: every={self.every}, keep={self.keep} and"
+        f" keep_every={self.keep_every} must be at least 1"
       )
 
 
@@ -75,6 +76,12 @@ class Band:
   """Smallest value inside the band."""
   high: float = math.inf
   """Largest value inside the band."""
+
+  def __post_init__(self) -> None:
+    if not self.low <= self.high:
+      raise ValueError(
+        f"band of {self.metric}: low = {self.low} is above high = {self.high}"
+      )
 
   def holds(self, value: float) -> bool:
     """Whether the value is inside; NaN never is."""
@@ -130,7 +137,7 @@ class Experiment:
   mesh: Mesh = dataclasses.field(default=Mesh(), metadata=_RUN_ONLY)
   """Devices."""
   checkpoints: Checkpoints = dataclasses.field(
-      default=Checkpoints(), metadata=_RUN_ONLY
+    default=Checkpoints(), metadata=_RUN_ONLY
   )
   """Saving."""
   guard: tuple[Band, ...] = dataclasses.field(default=(), metadata=_RUN_ONLY)
@@ -141,6 +148,8 @@ class Experiment:
   def __post_init__(self) -> None:
     if self.steps < 1:
       raise ValueError(f"steps must be at least 1, got {self.steps}")
+    if self.seed < 0:
+      raise ValueError(f"seed must not be negative, got {self.seed}")
     if not self.name or "/" in self.name:
       raise ValueError(f"name must be a plain word, got {self.name!r}")
 
@@ -192,8 +201,8 @@ def from_dict(value: Any) -> Any:
   unknown = sorted(set(value["fields"]) - known)
   if unknown:
     raise ValueError(
-        f"{value['type']} has no field {', '.join(unknown)}; it has"
-        f" {', '.join(sorted(known))}"
+      f"{value['type']} has no field {', '.join(unknown)}; it has"
+      f" {', '.join(sorted(known))}"
     )
   try:
     return cls(**{k: from_dict(v) for k, v in value["fields"].items()})
@@ -203,21 +212,21 @@ def from_dict(value: Any) -> Any:
 
 def diff(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
   """Every place where two experiments differ, as (path, old, new)."""
-  if dataclasses.is_dataclass(old) and type(old) is type(new):
+  if (
+    dataclasses.is_dataclass(old)
+    and not isinstance(old, type)
+    and type(old) is type(new)
+  ):
     found = []
     for field in dataclasses.fields(old):
       before, after = getattr(old, field.name), getattr(new, field.name)
       found += diff(before, after, f"{path}.{field.name}".lstrip("."))
     return found
-  if (
-      isinstance(old, tuple)
-      and isinstance(new, tuple)
-      and len(old) == len(new)
-  ):
+  if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
     return [
-        item
-        for i, (before, after) in enumerate(zip(old, new, strict=True))
-        for item in diff(before, after, f"{path}.{i}")
+      item
+      for i, (before, after) in enumerate(zip(old, new, strict=True))
+      for item in diff(before, after, f"{path}.{i}")
     ]
   return [] if old == new else [(path, old, new)]
 
@@ -231,7 +240,7 @@ def stages(experiment: Experiment) -> Iterator[Trained]:
       if value.by.hash not in seen:
         seen.add(value.by.hash)
         yield value
-    elif dataclasses.is_dataclass(value):
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
       for field in dataclasses.fields(value):
         yield from walk(getattr(value, field.name))
     elif isinstance(value, tuple):
@@ -244,27 +253,27 @@ def stages(experiment: Experiment) -> Iterator[Trained]:
 def _encode(value: Any, *, everything: bool) -> Any:
   if dataclasses.is_dataclass(value) and not isinstance(value, type):
     fields = {
-        field.name: _encode(getattr(value, field.name), everything=everything)
-        for field in dataclasses.fields(value)
-        if everything or field.metadata.get("identity", True)
+      field.name: _encode(getattr(value, field.name), everything=everything)
+      for field in dataclasses.fields(value)
+      if everything or field.metadata.get("identity", True)
     }
     return {"type": _name_of(type(value)), "fields": fields}
-  if isinstance(value, (list, tuple)):
+  if isinstance(value, tuple):
     return [_encode(item, everything=everything) for item in value]
-  if isinstance(value, dict):
+  if isinstance(value, dict) and all(isinstance(k, str) for k in value):
     items = {k: _encode(v, everything=everything) for k, v in value.items()}
     return {"mapping": items}
   if isinstance(value, float) and not math.isfinite(value):
-    return {"float": repr(value)}
+    return {"float": repr(float(value))}
   if isinstance(value, float) and not everything and value.is_integer():
     return int(value)  # 1 and 1.0 are equal, so they hash alike.
   if value is None or isinstance(value, (bool, int, float, str)):
     return value
-  if callable(value):
+  if callable(value) and hasattr(value, "__qualname__"):
     return {"name": _name_of(value)}
   raise ValueError(
-      f"{value!r} of type {type(value).__name__} cannot stand in an experiment:"
-      " use frozen dataclasses, numbers, strings, tuples or functions"
+    f"{value!r} of type {type(value).__name__} cannot stand in an experiment:"
+    " use frozen dataclasses, numbers, strings, tuples or functions"
   )
 
 
@@ -272,8 +281,8 @@ def _name_of(value: Any) -> str:
   name = f"{value.__module__}:{value.__qualname__}"
   if "<" in name:
     raise ValueError(
-        f"{name} cannot be found again by name: define it at the top level of"
-        " a module"
+      f"{name} cannot be found again by name: define it at the top level of"
+      " a module"
     )
   return name
 
@@ -286,6 +295,6 @@ def _imported(name: str) -> Any:
       value = getattr(value, part)
   except (ImportError, AttributeError) as error:
     raise ValueError(
-        f"cannot import {name!r}, which this experiment names: {error}"
+      f"cannot import {name!r}, which this experiment names: {error}"
     ) from error
   return value

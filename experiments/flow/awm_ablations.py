@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments.flow import digits_awm, digits_pretrain, study
+from experiments.flow import digits_awm, study
 from rl_jax import data, sampling
 from rl_jax.flow import interpolate, noisy_velocity_target, renoise
 from rl_jax.launch.run import build_program
@@ -46,10 +46,10 @@ def runs_of() -> dict[str, study.Experiment]:
   for weighting in ("huber", "t", "t**2", "uniform"):
     runs[f"weighting {weighting}"] = awm(weighting=weighting)
   runs["uniform, a_max 5, no KL"] = awm(
-      weighting="uniform", advantage_maximum=5.0, base_weight=0.0, slow_weight=0.0
+    weighting="uniform", advantage_maximum=5.0, base_weight=0.0, slow_weight=0.0
   )
   runs["uniform, a_max 1, beta .4, slow 0"] = awm(
-      weighting="uniform", advantage_maximum=1.0, base_weight=0.4, slow_weight=0.0
+    weighting="uniform", advantage_maximum=1.0, base_weight=0.4, slow_weight=0.0
   )
   for weight in (0.0, 0.001, 0.2):
     runs[f"beta {weight:g}"] = awm(base_weight=weight)
@@ -60,18 +60,18 @@ def runs_of() -> dict[str, study.Experiment]:
   runs["rollouts from the slow copy"] = awm(behaviour="slow")
   for order in (1, 2):
     runs[f"SA-Solver order {order}, noise .4"] = awm(
-        sampler=sampling.SaSolver(
-            steps=10, shift=1.0, order=order, noise_level=0.4
-        )
+      sampler=sampling.SaSolver(
+        steps=10, shift=1.0, order=order, noise_level=0.4
+      )
     )
   runs["SDE rollouts, noise .7"] = awm(
-      sampler=sampling.FlowSde(steps=10, shift=1.0, noise_level=0.7)
+    sampler=sampling.FlowSde(steps=10, shift=1.0, noise_level=0.7)
   )
   return runs
 
 
 def gradient_variance(
-    *, root: str, draws: int, rows: int, t: float, gap: float | None
+  *, root: str, draws: int, rows: int, t: float, gap: float | None
 ) -> float:
   """Trace of the covariance of the advantage-weighted matching gradient.
 
@@ -86,8 +86,6 @@ def gradient_variance(
   Returns:
     Sum over parameters of the variance of the gradient.
   """
-  program, _ = build_program(digits_pretrain.experiment, root=root)
-  del program
   model = digits_awm.experiment.model
   _, params = build_program(digits_awm.experiment, root=root)
   source = data.Digits(rows=rows).source()
@@ -121,10 +119,10 @@ def gradient_variance(
 
 
 def main(
-    seeds: int = 3,
-    threshold: float = 0.9,
-    root: str = "runs",
-    out: Path = Path(__file__).parent / "results" / "awm_ablations",
+  seeds: int = 3,
+  threshold: float = 0.9,
+  root: str = "runs",
+  out: Path = Path(__file__).parent / "results" / "awm_ablations",
 ) -> None:
   """Runs the ablations and stores their table and picture.
 
@@ -135,24 +133,21 @@ def main(
     out: where table.md, results.json and curves.png go.
   """
   runs = study.run_all(runs_of(), seeds=seeds, root=root)
+  gaps = {"clean": None, "noisy D=.2": 0.2, "D=.1": 0.1, "D=.05": 0.05}
+  traces = {
+    name: gradient_variance(root=root, draws=100, rows=160, t=0.5, gap=gap)
+    for name, gap in gaps.items()
+  }
   said = [
-      "trace of the gradient's covariance at t = .5, 160 images, 100 draws: "
-      + ", ".join(
-          f"{name} {gradient_variance(root=root, draws=100, rows=160, t=0.5, gap=gap):.3f}"
-          for name, gap in (
-              ("clean", None),
-              ("noisy D=.2", 0.2),
-              ("D=.1", 0.1),
-              ("D=.05", 0.05),
-          )
-      )
+    "trace of the gradient's covariance at t = .5, 160 images, 100 draws: "
+    + ", ".join(f"{name} {trace:.3f}" for name, trace in traces.items())
   ]
   study.store(
-      runs,
-      said,
-      title="What matters in AWM, on real digits",
-      threshold=threshold,
-      directory=out,
+    runs,
+    said,
+    title="What matters in AWM, on real digits",
+    threshold=threshold,
+    directory=out,
   )
 
 

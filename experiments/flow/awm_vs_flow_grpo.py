@@ -22,10 +22,10 @@ import numpy as np
 import tyro
 
 from experiments.flow import (
-    digits_awm,
-    digits_awm_reuse,
-    digits_flow_grpo,
-    study,
+  digits_awm,
+  digits_awm_reuse,
+  digits_flow_grpo,
+  study,
 )
 
 RATES = (1e-3, 2e-3, 4e-3)
@@ -41,7 +41,7 @@ def runs_of() -> dict[str, study.Experiment]:
   runs["AWM 0.004, 4 updates"] = _often(digits_awm_reuse.experiment)
   for rate in (2e-3, 4e-3):
     runs[f"Flow-GRPO {rate:g}, 8 updates"] = study.changed(
-        grpo, learning_rate=rate, updates=8, steps=60
+      grpo, learning_rate=rate, updates=8, steps=60
     )
   return runs
 
@@ -64,30 +64,29 @@ def ratios(runs: list[study.Run], threshold: float) -> list[str]:
 
   def compare(slow: str, fast: str) -> str:
     samples, seconds = (
-        a / b if np.isfinite(b) else np.nan
-        for a, b in zip(cost[slow], cost[fast], strict=True)
+      a / b if np.isfinite(b) else np.nan
+      for a, b in zip(cost[slow], cost[fast], strict=True)
     )
     return (
-        f"{slow} needs {samples:.2f}x the samples and {seconds:.2f}x the"
-        f" seconds of {fast}"
+      f"{slow} needs {samples:.2f}x the samples and {seconds:.2f}x the"
+      f" seconds of {fast}"
     )
 
   grpo, awm = best("Flow-GRPO"), best("AWM")
   reuse = best("AWM", "updates")
   return [
-      f"each at its best rate: {compare(grpo, awm)}",
-      f"at the same rate: {compare('Flow-GRPO 0.002', 'AWM 0.002')}",
-      f"reusing rollouts, against the recipe: {compare(grpo, reuse)}",
-      "reusing rollouts, both: "
-      + compare(best("Flow-GRPO", "updates"), reuse),
+    f"each at its best rate: {compare(grpo, awm)}",
+    f"at the same rate: {compare('Flow-GRPO 0.002', 'AWM 0.002')}",
+    f"reusing rollouts, against the recipe: {compare(grpo, reuse)}",
+    "reusing rollouts, both: " + compare(best("Flow-GRPO", "updates"), reuse),
   ]
 
 
 def main(
-    seeds: int = 3,
-    threshold: float = 0.9,
-    root: str = "runs",
-    out: Path = Path(__file__).parent / "results" / "awm_vs_flow_grpo",
+  seeds: int = 3,
+  threshold: float = 0.9,
+  root: str = "runs",
+  out: Path = Path(__file__).parent / "results" / "awm_vs_flow_grpo",
 ) -> None:
   """Runs the comparison and stores its table and picture.
 
@@ -99,11 +98,11 @@ def main(
   """
   runs = study.run_all(runs_of(), seeds=seeds, root=root)
   study.store(
-      runs,
-      ratios(runs, threshold),
-      title="AWM against Flow-GRPO on real digits",
-      threshold=threshold,
-      directory=out,
+    runs,
+    ratios(runs, threshold),
+    title="AWM against Flow-GRPO on real digits",
+    threshold=threshold,
+    directory=out,
   )
 
 

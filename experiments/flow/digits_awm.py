@@ -21,36 +21,36 @@ from rl_jax.experiment import Band, Checkpoints, Experiment, Trained
 from rl_jax.training.optimisers import AdamW
 
 experiment = Experiment(
-    name="digits_awm",
-    model=models.VelocityMLP(),
-    data=data.ClassPrompts(classes=10, rows=10),
-    reward=digits_pretrain.judge,
-    algorithm=algorithms.AdvantageWeightedMatching(
-        group_size=16,
-        sampler=sampling.EulerOde(steps=10, shift=1.0),
-        times=sampling.DiscreteTimes(
-            strategy="discrete_wo_init", count=4, fraction=0.9
-        ),
-        optimiser=AdamW(learning_rate=2e-3),
-        advantage_maximum=0.5,
-        base_weight=0.02,
-        slow_weight=1.0,
-        average_maximum=None,
+  name="digits_awm",
+  model=models.VelocityMLP(),
+  data=data.ClassPrompts(classes=10, rows=10),
+  reward=digits_pretrain.judge,
+  algorithm=algorithms.AdvantageWeightedMatching(
+    group_size=16,
+    sampler=sampling.EulerOde(steps=10, shift=1.0),
+    times=sampling.DiscreteTimes(
+      strategy="discrete_wo_init", count=4, fraction=0.9
     ),
-    evaluation=evaluation.Samples(
-        sampler=sampling.EulerOde(steps=20, shift=1.0),
-        classes=10,
-        held_out=digits_pretrain.held_out,
-        picture=(8, 8),
-        every=5,
-    ),
-    start=Trained(by=digits_pretrain.experiment),
-    steps=60,
-    checkpoints=Checkpoints(every=20, keep=2),
-    guard=(Band(metric="sample_std", low=0.1, high=3.0),),
-    expected=(
-        Band(metric="evaluation/reward", low=0.90),
-        Band(metric="evaluation/held_out", low=0.85),
-        Band(metric="evaluation/sample_std", low=0.66, high=0.82),
-    ),
+    optimiser=AdamW(learning_rate=2e-3),
+    advantage_maximum=0.5,
+    base_weight=0.02,
+    slow_weight=1.0,
+    average_maximum=None,
+  ),
+  evaluation=evaluation.Samples(
+    sampler=sampling.EulerOde(steps=20, shift=1.0),
+    classes=10,
+    held_out=digits_pretrain.held_out,
+    picture=(8, 8),
+    every=5,
+  ),
+  start=Trained(by=digits_pretrain.experiment),
+  steps=60,
+  checkpoints=Checkpoints(every=20, keep=2),
+  guard=(Band(metric="sample_std", low=0.1, high=3.0),),
+  expected=(
+    Band(metric="evaluation/reward", low=0.90),
+    Band(metric="evaluation/held_out", low=0.85),
+    Band(metric="evaluation/sample_std", low=0.66, high=0.82),
+  ),
 )

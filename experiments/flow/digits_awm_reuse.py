@@ -19,15 +19,15 @@ import dataclasses
 from experiments.flow import digits_awm
 
 experiment = dataclasses.replace(
-    digits_awm.experiment,
-    name="digits_awm_reuse",
-    algorithm=dataclasses.replace(
-        digits_awm.experiment.algorithm,
-        optimiser=dataclasses.replace(
-            digits_awm.experiment.algorithm.optimiser, learning_rate=4e-3
-        ),
-        updates=4,
-        slow_weight=0.1,
+  digits_awm.experiment,
+  name="digits_awm_reuse",
+  algorithm=dataclasses.replace(
+    digits_awm.experiment.algorithm,
+    optimiser=dataclasses.replace(
+      digits_awm.experiment.algorithm.optimiser, learning_rate=4e-3
     ),
-    steps=20,
+    updates=4,
+    slow_weight=0.1,
+  ),
+  steps=20,
 )

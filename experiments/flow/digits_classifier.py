@@ -19,25 +19,23 @@ from rl_jax.experiment import Band, Checkpoints, Experiment
 from rl_jax.training.optimisers import AdamW
 
 experiment = Experiment(
-    name="digits_classifier",
-    model=models.Classifier(),
-    data=data.Digits(rows=12800),
-    algorithm=algorithms.Classification(
-        optimiser=AdamW(
-            learning_rate=3e-3, weight_decay=1e-3, clip_norm=None
-        ),
-        updates=100,
-        sample_noise=0.3,
-    ),
-    evaluation=evaluation.Accuracy(
-        data=data.Digits(rows=397, split="test"), every=5
-    ),
-    steps=20,
-    seed=1,
-    checkpoints=Checkpoints(every=10, keep=1),
-    expected=(Band(metric="evaluation/accuracy", low=0.97),),
+  name="digits_classifier",
+  model=models.Classifier(),
+  data=data.Digits(rows=12800),
+  algorithm=algorithms.Classification(
+    optimiser=AdamW(learning_rate=3e-3, weight_decay=1e-3, clip_norm=None),
+    updates=100,
+    sample_noise=0.3,
+  ),
+  evaluation=evaluation.Accuracy(
+    data=data.Digits(rows=397, split="test"), every=5
+  ),
+  steps=20,
+  seed=1,
+  checkpoints=Checkpoints(every=10, keep=1),
+  expected=(Band(metric="evaluation/accuracy", low=0.97),),
 )
 
 held_out = dataclasses.replace(
-    experiment, name="digits_held_out_classifier", seed=77
+  experiment, name="digits_held_out_classifier", seed=77
 )

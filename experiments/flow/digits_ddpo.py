@@ -21,16 +21,16 @@ from rl_jax.experiment import Band
 from rl_jax.training.optimisers import AdamW
 
 experiment = dataclasses.replace(
-    digits_awm.experiment,
-    name="digits_ddpo",
-    algorithm=algorithms.DenoisingPolicyGradient(
-        group_size=16,
-        sampler=sampling.Ddim(steps=20, prediction="flow", eta=1.0),
-        advantage=algorithms.PromptStatistics(buffer_size=32, min_count=16),
-        optimiser=AdamW(learning_rate=2e-3),
-        fraction=1.0,
-        updates=2,
-    ),
-    steps=100,
-    expected=(Band(metric="evaluation/reward", low=0.80),),
+  digits_awm.experiment,
+  name="digits_ddpo",
+  algorithm=algorithms.DenoisingPolicyGradient(
+    group_size=16,
+    sampler=sampling.Ddim(steps=20, prediction="flow", eta=1.0),
+    advantage=algorithms.PromptStatistics(buffer_size=32, min_count=16),
+    optimiser=AdamW(learning_rate=2e-3),
+    fraction=1.0,
+    updates=2,
+  ),
+  steps=100,
+  expected=(Band(metric="evaluation/reward", low=0.80),),
 )

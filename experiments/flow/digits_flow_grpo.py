@@ -22,22 +22,20 @@ from rl_jax.experiment import Band
 from rl_jax.training.optimisers import AdamW
 
 experiment = dataclasses.replace(
-    digits_awm.experiment,
-    name="digits_flow_grpo",
-    algorithm=algorithms.DenoisingPolicyGradient(
-        group_size=16,
-        sampler=sampling.FlowSde(steps=10, shift=1.0, noise_level=0.7),
-        advantage=algorithms.GroupRelative(
-            scale="global", ddof=0, epsilon=1e-4
-        ),
-        optimiser=AdamW(learning_rate=2e-3),
-        base_weight=0.04,
-        updates=2,
-    ),
-    steps=100,
-    expected=(
-        Band(metric="evaluation/reward", low=0.90),
-        Band(metric="evaluation/held_out", low=0.85),
-        Band(metric="evaluation/sample_std", low=0.66, high=0.95),
-    ),
+  digits_awm.experiment,
+  name="digits_flow_grpo",
+  algorithm=algorithms.DenoisingPolicyGradient(
+    group_size=16,
+    sampler=sampling.FlowSde(steps=10, shift=1.0, noise_level=0.7),
+    advantage=algorithms.GroupRelative(scale="global", ddof=0, epsilon=1e-4),
+    optimiser=AdamW(learning_rate=2e-3),
+    base_weight=0.04,
+    updates=2,
+  ),
+  steps=100,
+  expected=(
+    Band(metric="evaluation/reward", low=0.90),
+    Band(metric="evaluation/held_out", low=0.85),
+    Band(metric="evaluation/sample_std", low=0.66, high=0.95),
+  ),
 )

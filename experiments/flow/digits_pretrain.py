@@ -18,39 +18,37 @@ from rl_jax import algorithms, data, evaluation, models, rewards, sampling
 from rl_jax.experiment import Band, Checkpoints, Experiment, Trained
 from rl_jax.training.optimisers import AdamW
 
-judge = rewards.ClassifierReward(
-    judge=Trained(by=digits_classifier.experiment)
-)
+judge = rewards.ClassifierReward(judge=Trained(by=digits_classifier.experiment))
 held_out = rewards.ClassifierReward(
-    judge=Trained(by=digits_classifier.held_out)
+  judge=Trained(by=digits_classifier.held_out)
 )
 
 experiment = Experiment(
-    name="digits_pretrain",
-    model=models.VelocityMLP(),
-    data=data.Digits(rows=256 * 100),
-    algorithm=algorithms.FlowMatching(
-        optimiser=AdamW(
-            learning_rate=2e-3,
-            weight_decay=0.0,
-            clip_norm=None,
-            cosine_steps=6000,
-        ),
-        updates=100,
-        condition_noise=0.6,
+  name="digits_pretrain",
+  model=models.VelocityMLP(),
+  data=data.Digits(rows=256 * 100),
+  algorithm=algorithms.FlowMatching(
+    optimiser=AdamW(
+      learning_rate=2e-3,
+      weight_decay=0.0,
+      clip_norm=None,
+      cosine_steps=6000,
     ),
-    evaluation=evaluation.Samples(
-        sampler=sampling.EulerOde(steps=20, shift=1.0),
-        classes=10,
-        reward=judge,
-        held_out=held_out,
-        picture=(8, 8),
-        every=10,
-    ),
-    steps=60,
-    checkpoints=Checkpoints(every=20, keep=1),
-    expected=(
-        Band(metric="evaluation/reward", low=0.30, high=0.45),
-        Band(metric="evaluation/sample_std", low=0.66, high=0.78),
-    ),
+    updates=100,
+    condition_noise=0.6,
+  ),
+  evaluation=evaluation.Samples(
+    sampler=sampling.EulerOde(steps=20, shift=1.0),
+    classes=10,
+    reward=judge,
+    held_out=held_out,
+    picture=(8, 8),
+    every=10,
+  ),
+  steps=60,
+  checkpoints=Checkpoints(every=20, keep=1),
+  expected=(
+    Band(metric="evaluation/reward", low=0.30, high=0.45),
+    Band(metric="evaluation/sample_std", low=0.66, high=0.78),
+  ),
 )

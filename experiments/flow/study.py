@@ -41,26 +41,26 @@ class Run(NamedTuple):
 
 
 def changed(
-    experiment: Experiment,
-    *,
-    steps: int | None = None,
-    learning_rate: float | None = None,
-    **fields: object,
+  experiment: Experiment,
+  *,
+  steps: int | None = None,
+  learning_rate: float | None = None,
+  **fields: object,
 ) -> Experiment:
   """The experiment with other fields of its algorithm."""
   algorithm = dataclasses.replace(experiment.algorithm, **fields)
   if learning_rate is not None:
     optimiser = dataclasses.replace(
-        algorithm.optimiser, learning_rate=learning_rate
+      algorithm.optimiser, learning_rate=learning_rate
     )
     algorithm = dataclasses.replace(algorithm, optimiser=optimiser)
   return dataclasses.replace(
-      experiment, algorithm=algorithm, steps=steps or experiment.steps
+    experiment, algorithm=algorithm, steps=steps or experiment.steps
   )
 
 
 def run_all(
-    experiments: dict[str, Experiment], *, seeds: int, root: str
+  experiments: dict[str, Experiment], *, seeds: int, root: str
 ) -> list[Run]:
   """Runs every experiment with seeds 0 .. seeds - 1, saying how it goes."""
   runs = []
@@ -69,19 +69,19 @@ def run_all(
       raise SystemExit("stopped while a stage was running; start again")
     program, start = build_program(experiment, root=root)
     curves = run_seeds(
-        program,
-        start,
-        experiment.data,
-        seeds=range(seeds),
-        steps=experiment.steps,
+      program,
+      start,
+      experiment.data,
+      seeds=range(seeds),
+      steps=experiment.steps,
     )
     runs.append(Run(name, experiment, curves))
     reward = curves.metrics[REWARD]
     print(
-        f"[{place}/{len(experiments)}] {name}: reward"
-        f" {np.round(reward[:, -1], 3)} after {experiment.steps} steps,"
-        f" {curves.seconds[-1]:.1f} s",
-        flush=True,
+      f"[{place}/{len(experiments)}] {name}: reward"
+      f" {np.round(reward[:, -1], 3)} after {experiment.steps} steps,"
+      f" {curves.seconds[-1]:.1f} s",
+      flush=True,
     )
   return runs
 
@@ -118,7 +118,8 @@ def table(runs: Sequence[Run], *, threshold: float) -> list[dict[str, str]]:
     samples, seconds = cost_to(run, threshold)
     last = {k: v[:, -1] for k, v in run.curves.metrics.items()}
     steps = ", ".join(str(s or "-") for s in steps_to(run, threshold))
-    rows.append({
+    rows.append(
+      {
         "run": run.name,
         f"steps to {threshold:g}": steps,
         "samples": f"{samples:.0f}" if np.isfinite(samples) else "-",
@@ -126,7 +127,8 @@ def table(runs: Sequence[Run], *, threshold: float) -> list[dict[str, str]]:
         "reward": _mean(last[REWARD]),
         "held-out": _mean(last[HELD_OUT]),
         "pixel spread": _mean(last[SPREAD]),
-    })
+      }
+    )
   return rows
 
 
@@ -139,36 +141,36 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
 
 
 def store(
-    runs: Sequence[Run],
-    said: Sequence[str],
-    *,
-    title: str,
-    threshold: float,
-    directory: Path,
+  runs: Sequence[Run],
+  said: Sequence[str],
+  *,
+  title: str,
+  threshold: float,
+  directory: Path,
 ) -> None:
   """Writes results.json, table.md and curves.png, and prints the table."""
   directory.mkdir(parents=True, exist_ok=True)
   text = markdown(table(runs, threshold=threshold))
   lines = "\n".join(f"- {line}" for line in said)
   where = (
-      f"{platform.machine()}, {len(runs[0].curves.metrics[REWARD])} seeds per"
-      f" run side by side, jax {jax.__version__} on {jax.default_backend()};"
-      " seconds are per seed, without compilation and evaluation."
+    f"{platform.machine()}, {len(runs[0].curves.metrics[REWARD])} seeds per"
+    f" run side by side, jax {jax.__version__} on {jax.default_backend()};"
+    " seconds are per seed, without compilation and evaluation."
   )
   (directory / "table.md").write_text(
-      f"# {title}\n\n{text}\n\n{lines}\n\nMeasured on {where}\n"
+    f"# {title}\n\n{text}\n\n{lines}\n\nMeasured on {where}\n"
   )
   results = {
-      run.name: {
-          "experiment": to_dict(run.experiment),
-          "hash": run.experiment.hash,
-          "step": run.curves.step.tolist(),
-          "seconds": run.curves.seconds.round(4).tolist(),
-          "metrics": {
-              k: v.round(5).tolist() for k, v in run.curves.metrics.items()
-          },
-      }
-      for run in runs
+    run.name: {
+      "experiment": to_dict(run.experiment),
+      "hash": run.experiment.hash,
+      "step": run.curves.step.tolist(),
+      "seconds": run.curves.seconds.round(4).tolist(),
+      "metrics": {
+        k: v.round(5).tolist() for k, v in run.curves.metrics.items()
+      },
+    }
+    for run in runs
   }
   (directory / "results.json").write_text(json.dumps(results) + "\n")
   _draw(runs, title, threshold).savefig(directory / "curves.png", dpi=110)
@@ -185,7 +187,7 @@ def _draw(runs: Sequence[Run], title: str, threshold: float) -> Figure:
       value = run.curves.metrics[name]
       (line,) = axis.plot(samples, np.median(value, 0), label=run.name)
       axis.fill_between(
-          samples, value.min(0), value.max(0), alpha=0.15, color=line.get_color()
+        samples, value.min(0), value.max(0), alpha=0.15, color=line.get_color()
       )
   axes[0].axhline(threshold, color="gray", linestyle=":")
   axes[0].set(xlabel="samples", ylabel="evaluation reward", ylim=(0, 1))
@@ -196,4 +198,5 @@ def _draw(runs: Sequence[Run], title: str, threshold: float) -> Figure:
 
 
 def _mean(value: np.ndarray) -> str:
-  return f"{np.mean(value):.3f}"
+  mean = float(np.mean(value))
+  return f"{mean:.3f}" if abs(mean) < 1000 else f"{mean:.1e}"

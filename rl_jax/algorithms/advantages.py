@@ -47,23 +47,23 @@ class GroupRelative:
     return ()
 
   def __call__(
-      self,
-      memory: PyTree,
-      reward: Float[Array, "row"],
-      group: Int[Array, "row"],
-      valid: Bool[Array, "row"],
-      *,
-      num_groups: int,
+    self,
+    memory: PyTree,
+    reward: Float[Array, "row"],
+    group: Int[Array, "row"],
+    valid: Bool[Array, "row"],
+    *,
+    num_groups: int,
   ) -> Estimate:
     """Advantages of a batch."""
     advantage = advantages.group_relative(
-        reward,
-        group,
-        valid,
-        num_groups=num_groups,
-        scale=self.scale,
-        ddof=self.ddof,
-        epsilon=self.epsilon,
+      reward,
+      group,
+      valid,
+      num_groups=num_groups,
+      scale=self.scale,
+      ddof=self.ddof,
+      epsilon=self.epsilon,
     )
     return Estimate(advantage, memory)
 
@@ -86,26 +86,26 @@ class PromptStatistics:
   def init(self, num_groups: int) -> PyTree:
     """An empty memory."""
     return advantages.init_prompt_statistics(
-        num_prompts=num_groups, buffer_size=self.buffer_size
+      num_prompts=num_groups, buffer_size=self.buffer_size
     )
 
   def __call__(
-      self,
-      memory: PyTree,
-      reward: Float[Array, "row"],
-      group: Int[Array, "row"],
-      valid: Bool[Array, "row"],
-      *,
-      num_groups: int,
+    self,
+    memory: PyTree,
+    reward: Float[Array, "row"],
+    group: Int[Array, "row"],
+    valid: Bool[Array, "row"],
+    *,
+    num_groups: int,
   ) -> Estimate:
     """Advantages of a batch, and the history with it."""
     del num_groups
     memory, advantage = advantages.update_prompt_statistics(
-        memory,
-        reward,
-        group,
-        valid,
-        min_count=self.min_count,
-        epsilon=self.epsilon,
+      memory,
+      reward,
+      group,
+      valid,
+      min_count=self.min_count,
+      epsilon=self.epsilon,
     )
     return Estimate(advantage, memory)

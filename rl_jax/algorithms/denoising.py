@@ -93,12 +93,12 @@ class DenoisingPolicyGradient:
       raise ValueError(f"fraction must be in (0, 1], got {self.fraction}")
     if self.updates < 1 or self.micro_batches < 1:
       raise ValueError(
-          f"updates = {self.updates} and micro_batches ="
-          f" {self.micro_batches} must be at least 1"
+        f"updates = {self.updates} and micro_batches ="
+        f" {self.micro_batches} must be at least 1"
       )
     if self.base_weight < 0:
       raise ValueError(
-          f"base_weight must not be negative, got {self.base_weight}"
+        f"base_weight must not be negative, got {self.base_weight}"
       )
 
   def build(self, experiment: Any, load: Callable[[Any], PyTree]) -> Program:
@@ -107,20 +107,20 @@ class DenoisingPolicyGradient:
     rows, parts = data.rows * self.group_size, self.updates * self.micro_batches
     if rows % parts:
       raise ValueError(
-          f"{data.rows} prompts x {self.group_size} rows = {rows} cannot be"
-          f" split into {self.updates} updates of {self.micro_batches}"
-          " micro-batches"
+        f"{data.rows} prompts x {self.group_size} rows = {rows} cannot be"
+        f" split into {self.updates} updates of {self.micro_batches}"
+        " micro-batches"
       )
     if not hasattr(self.sampler, "replay"):
       raise ValueError(
-          f"{type(self.sampler).__name__} has no log-probabilities; use a"
-          " stochastic sampler such as FlowSde or Ddim"
+        f"{type(self.sampler).__name__} has no log-probabilities; use a"
+        " stochastic sampler such as FlowSde or Ddim"
       )
     trained = int(self.sampler.steps * self.fraction)
     if trained < 1:
       raise ValueError(
-          f"fraction = {self.fraction} of {self.sampler.steps} steps leaves"
-          " none to train"
+        f"fraction = {self.fraction} of {self.sampler.steps} steps leaves"
+        " none to train"
       )
     optimiser = self.optimiser()
 
@@ -134,11 +134,11 @@ class DenoisingPolicyGradient:
 
     def update(state: State, batch: Rollouts) -> tuple[State, dict]:
       estimate = self.advantage(
-          state.memory["advantage"],
-          batch.reward,
-          batch.group,
-          batch.valid,
-          num_groups=data.rows,
+        state.memory["advantage"],
+        batch.reward,
+        batch.group,
+        batch.valid,
+        num_groups=data.rows,
       )
       chain = self._chain(batch, estimate.advantage, trained)
       order = jax.random.permutation(step_key(state, 1), rows)
@@ -146,12 +146,12 @@ class DenoisingPolicyGradient:
       terms = {"policy": 1.0}
       terms |= {"kl_base": self.base_weight} if self.base_weight else {}
       learner, metrics = optimise(
-          lambda params, part: self._loss(experiment.model, state, params, part),
-          terms,
-          optimiser,
-          Learner(state.params, state.optimiser),
-          split_rows(chain, self.updates),
-          micro_batches=self.micro_batches,
+        lambda params, part: self._loss(experiment.model, state, params, part),
+        terms,
+        optimiser,
+        Learner(state.params, state.optimiser),
+        split_rows(chain, self.updates),
+        micro_batches=self.micro_batches,
       )
       first = jax.tree.map(lambda x: x[0], metrics["ratio"])
       metrics = merged(metrics) | rollout_metrics(batch, estimate)
@@ -160,46 +160,44 @@ class DenoisingPolicyGradient:
       if self.average is not None:
         kept["average"] = self._averaged(state, learner.params)
       state = state._replace(
-          step=state.step + 1,
-          params=learner.params,
-          optimiser=learner.optimiser,
-          memory=kept,
+        step=state.step + 1,
+        params=learner.params,
+        optimiser=learner.optimiser,
+        memory=kept,
       )
       return state, metrics
 
     return online_program(
-        Online(
-            sampler=self.sampler,
-            group_size=self.group_size,
-            behaviour=None,
-            optimiser=optimiser,
-            memory=memory,
-            update=update,
-            first_step={"first_ratio": (1.0, 1e-4)},
-        ),
-        experiment,
-        load,
+      Online(
+        sampler=self.sampler,
+        group_size=self.group_size,
+        behaviour=None,
+        optimiser=optimiser,
+        memory=memory,
+        update=update,
+        first_step={"first_ratio": (1.0, 1e-4)},
+      ),
+      experiment,
+      load,
     )
 
-  def _chain(
-      self, batch: Rollouts, advantage: Any, trained: int
-  ) -> _Chain:
+  def _chain(self, batch: Rollouts, advantage: Any, trained: int) -> _Chain:
     x = batch.trajectory.x
     rows = x.shape[0]
     return _Chain(
-        x=x[:, :trained],
-        x_next=x[:, 1 : trained + 1],
-        behaviour_log_prob=batch.trajectory.log_prob[:, :trained],
-        condition=batch.condition,
-        advantage=clip_and_rescale(
-            advantage, clip=self.advantage_clip, maximum=None
-        ),
-        valid=batch.valid,
-        index=jnp.broadcast_to(jnp.arange(trained), (rows, trained)),
+      x=x[:, :trained],
+      x_next=x[:, 1 : trained + 1],
+      behaviour_log_prob=batch.trajectory.log_prob[:, :trained],
+      condition=batch.condition,
+      advantage=clip_and_rescale(
+        advantage, clip=self.advantage_clip, maximum=None
+      ),
+      valid=batch.valid,
+      index=jnp.broadcast_to(jnp.arange(trained), (rows, trained)),
     )
 
   def _loss(
-      self, model: Any, state: State, params: PyTree, part: _Chain
+    self, model: Any, state: State, params: PyTree, part: _Chain
   ) -> tuple[dict[str, Total], dict[str, Total]]:
     def replay(params: PyTree) -> Step:
       def velocity(x: jax.Array, t: jax.Array) -> jax.Array:
@@ -209,30 +207,30 @@ class DenoisingPolicyGradient:
         return self.sampler.replay(velocity, x, x_next, index)
 
       return jax.vmap(one, in_axes=1, out_axes=1)(
-          part.x, part.x_next, part.index
+        part.x, part.x_next, part.index
       )
 
     step = replay(params)
     mask = jnp.broadcast_to(part.valid[:, None], part.index.shape)
     policy = denoising_policy_loss(
-        step.log_prob,
-        part.behaviour_log_prob,
-        part.advantage,
-        mask,
-        clip_low=self.clip_range,
-        clip_high=self.clip_range,
+      step.log_prob,
+      part.behaviour_log_prob,
+      part.advantage,
+      mask,
+      clip_low=self.clip_range,
+      clip_high=self.clip_range,
     )
     terms = {"policy": over_tokens(policy.loss, mask)}
     if self.base_weight:
       base = replay(state.memory["base"])
       exact = self.kl_normalisation == "exact"
       kl = gaussian_kl_mean(
-          step.mean, base.mean, step.std if exact else step.sigma
+        step.mean, base.mean, step.std if exact else step.sigma
       )
       terms["kl_base"] = over_tokens(kl, mask)
     metrics = {
-        "ratio": over_tokens(policy.ratio, mask),
-        "clipped": over_tokens(policy.clipped.astype(jnp.float32), mask),
+      "ratio": over_tokens(policy.ratio, mask),
+      "clipped": over_tokens(policy.clipped.astype(jnp.float32), mask),
     }
     return terms, metrics
 
@@ -242,5 +240,5 @@ class DenoisingPolicyGradient:
     now = (state.step + 1) % self.average.every == 0
     # A decay of one leaves the average alone.
     return ema_update(
-        state.memory["average"], params, jnp.where(now, decay, 1.0)
+      state.memory["average"], params, jnp.where(now, decay, 1.0)
     )

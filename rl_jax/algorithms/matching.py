@@ -13,16 +13,16 @@ from rl_jax.algorithms.advantages import GroupRelative
 from rl_jax.algorithms.online import Online, online_program, rollout_metrics
 from rl_jax.flow import interpolate
 from rl_jax.losses import (
-    awm_loss,
-    matching_error,
-    matching_log_prob,
-    velocity_kl,
+  awm_loss,
+  matching_error,
+  matching_log_prob,
+  velocity_kl,
 )
 from rl_jax.reduce import Total, over_tokens
 from rl_jax.training.averages import (
-    ema_update,
-    linear_ema_decay,
-    warmup_ema_decay,
+  ema_update,
+  linear_ema_decay,
+  warmup_ema_decay,
 )
 from rl_jax.training.optimisers import AdamW, Learner, optimise
 from rl_jax.training.state import Program, State, step_key
@@ -114,13 +114,13 @@ class AdvantageWeightedMatching:
   def __post_init__(self) -> None:
     if self.updates < 1 or self.micro_batches < 1:
       raise ValueError(
-          f"updates = {self.updates} and micro_batches ="
-          f" {self.micro_batches} must be at least 1"
+        f"updates = {self.updates} and micro_batches ="
+        f" {self.micro_batches} must be at least 1"
       )
     if self.base_weight < 0 or self.slow_weight < 0:
       raise ValueError(
-          f"KL weights must not be negative, got base {self.base_weight}, slow"
-          f" {self.slow_weight}"
+        f"KL weights must not be negative, got base {self.base_weight}, slow"
+        f" {self.slow_weight}"
       )
 
   def build(self, experiment: Any, load: Callable[[Any], PyTree]) -> Program:
@@ -128,8 +128,13 @@ class AdvantageWeightedMatching:
     data, rows = experiment.data, experiment.data.rows * self.group_size
     if rows % self.micro_batches:
       raise ValueError(
-          f"{data.rows} prompts x {self.group_size} rows = {rows} cannot be"
-          f" split into {self.micro_batches} micro-batches"
+        f"{data.rows} prompts x {self.group_size} rows = {rows} cannot be"
+        f" split into {self.micro_batches} micro-batches"
+      )
+    if not hasattr(self.sampler, "schedule"):
+      raise ValueError(
+        f"{type(self.sampler).__name__} has no schedule of flow times to"
+        " train at; use EulerOde, FlowSde or SaSolver"
       )
     keeps_slow = self.slow_weight > 0 or self.behaviour == "slow"
 
@@ -148,72 +153,72 @@ class AdvantageWeightedMatching:
 
     def update(state: State, batch: Rollouts) -> tuple[State, dict]:
       estimate = self.advantage(
-          state.memory["advantage"],
-          batch.reward,
-          batch.group,
-          batch.valid,
-          num_groups=data.rows,
+        state.memory["advantage"],
+        batch.reward,
+        batch.group,
+        batch.valid,
+        num_groups=data.rows,
       )
       elements = [
-          self._elements(state, batch, estimate.advantage, i)
-          for i in range(self.updates)
+        self._elements(state, batch, estimate.advantage, i)
+        for i in range(self.updates)
       ]
       terms = {"policy": 1.0}
       terms |= {"kl_base": self.base_weight} if self.base_weight else {}
       terms |= {"kl_slow": self.slow_weight} if self.slow_weight else {}
       learner, metrics = optimise(
-          lambda params, part: self._loss(experiment.model, state, params, part),
-          terms,
-          optimiser,
-          Learner(state.params, state.optimiser),
-          jax.tree.map(lambda *x: jnp.stack(x), *elements),
-          micro_batches=self.micro_batches,
+        lambda params, part: self._loss(experiment.model, state, params, part),
+        terms,
+        optimiser,
+        Learner(state.params, state.optimiser),
+        jax.tree.map(lambda *x: jnp.stack(x), *elements),
+        micro_batches=self.micro_batches,
       )
       first = jax.tree.map(lambda x: x[0], metrics["ratio"])
       metrics = merged(metrics) | rollout_metrics(batch, estimate)
       metrics["first_ratio"] = first
       state = state._replace(
-          step=state.step + 1,
-          params=learner.params,
-          optimiser=learner.optimiser,
-          memory=self._remembered(state, learner.params, estimate.memory),
+        step=state.step + 1,
+        params=learner.params,
+        optimiser=learner.optimiser,
+        memory=self._remembered(state, learner.params, estimate.memory),
       )
       return state, metrics
 
     return online_program(
-        Online(
-            sampler=self.sampler,
-            group_size=self.group_size,
-            behaviour="slow" if self.behaviour == "slow" else None,
-            optimiser=optimiser,
-            memory=memory,
-            update=update,
-            first_step={"first_ratio": (1.0, 1e-5)},
-        ),
-        experiment,
-        load,
+      Online(
+        sampler=self.sampler,
+        group_size=self.group_size,
+        behaviour="slow" if self.behaviour == "slow" else None,
+        optimiser=optimiser,
+        memory=memory,
+        update=update,
+        first_step={"first_ratio": (1.0, 1e-5)},
+      ),
+      experiment,
+      load,
     )
 
   def _elements(
-      self, state: State, batch: Rollouts, advantage: Any, update: int
+    self, state: State, batch: Rollouts, advantage: Any, update: int
   ) -> _Elements:
     key = step_key(state, 1 + update)
     rows = batch.reward.shape[0]
     return _Elements(
-        sample=batch.sample,
-        condition=batch.condition,
-        advantage=clip_and_rescale(
-            advantage,
-            clip=self.advantage_clip,
-            maximum=self.advantage_maximum,
-        ),
-        valid=batch.valid,
-        t=self.times(jax.random.fold_in(key, 0), self.sampler.schedule, rows),
-        key=jax.random.split(jax.random.fold_in(key, 1), rows),
+      sample=batch.sample,
+      condition=batch.condition,
+      advantage=clip_and_rescale(
+        advantage,
+        clip=self.advantage_clip,
+        maximum=self.advantage_maximum,
+      ),
+      valid=batch.valid,
+      t=self.times(jax.random.fold_in(key, 0), self.sampler.schedule, rows),
+      key=jax.random.split(jax.random.fold_in(key, 1), rows),
     )
 
   def _loss(
-      self, model: Any, state: State, params: PyTree, part: _Elements
+    self, model: Any, state: State, params: PyTree, part: _Elements
   ) -> tuple[dict[str, Total], dict[str, Total]]:
     shape = (part.t.shape[1], *model.event_shape)
     noise = jax.vmap(lambda key: jax.random.normal(key, shape))(part.key)
@@ -221,11 +226,11 @@ class AdvantageWeightedMatching:
 
     def log_prob(velocity: Any) -> Any:
       return matching_log_prob(
-          velocity,
-          target,
-          part.t,
-          weighting=self.weighting,
-          power=self.power,
+        velocity,
+        target,
+        part.t,
+        weighting=self.weighting,
+        power=self.power,
       )
 
     def velocity_of(name: str) -> Any:
@@ -243,18 +248,18 @@ class AdvantageWeightedMatching:
       old = log_prob(start)
     mask = jnp.broadcast_to(part.valid[:, None], part.t.shape)
     policy = awm_loss(
-        now,
-        jax.lax.stop_gradient(old),
-        part.advantage,
-        mask,
-        clip_low=self.clip_range,
-        clip_high=self.clip_range,
-        ratio_level=self.ratio_level,
+      now,
+      jax.lax.stop_gradient(old),
+      part.advantage,
+      mask,
+      clip_low=self.clip_range,
+      clip_high=self.clip_range,
+      ratio_level=self.ratio_level,
     )
 
     def kl(reference: Any) -> Total:
       value = velocity_kl(
-          velocity, reference, part.t, weighting=self.kl_weighting
+        velocity, reference, part.t, weighting=self.kl_weighting
       )
       return over_tokens(value, mask)
 
@@ -264,20 +269,20 @@ class AdvantageWeightedMatching:
     if self.slow_weight:
       terms["kl_slow"] = kl(slow)
     metrics = {
-        "ratio": over_tokens(policy.ratio, mask),
-        "clipped": over_tokens(policy.clipped.astype(jnp.float32), mask),
-        "matching_error": over_tokens(matching_error(velocity, target), mask),
+      "ratio": over_tokens(policy.ratio, mask),
+      "clipped": over_tokens(policy.clipped.astype(jnp.float32), mask),
+      "matching_error": over_tokens(matching_error(velocity, target), mask),
     }
     return terms, metrics
 
   def _remembered(
-      self, state: State, params: PyTree, advantage: PyTree
+    self, state: State, params: PyTree, advantage: PyTree
   ) -> dict[str, PyTree]:
     memory = dict(state.memory) | {"advantage": advantage}
     taken = (state.step + 1) * self.updates
     if "slow" in memory:
       decay = linear_ema_decay(
-          taken, slope=self.slow.slope, maximum=self.slow.maximum
+        taken, slope=self.slow.slope, maximum=self.slow.maximum
       )
       memory["slow"] = ema_update(memory["slow"], params, decay)
     if "average" in memory:

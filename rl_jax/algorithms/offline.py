@@ -58,13 +58,11 @@ class FlowMatching:
   def __post_init__(self) -> None:
     if not 0 <= self.condition_noise <= 1:
       raise ValueError(
-          "condition_noise is a probability in [0, 1], got"
-          f" {self.condition_noise}"
+        "condition_noise is a probability in [0, 1], got"
+        f" {self.condition_noise}"
       )
 
-  def build(
-      self, experiment: Any, load: Callable[[Any], PyTree]
-  ) -> Program:
+  def build(self, experiment: Any, load: Callable[[Any], PyTree]) -> Program:
     """The program of an experiment; see `rl_jax.training.state.Program`."""
     model = experiment.model
 
@@ -103,9 +101,7 @@ class Classification:
     if not self.sample_noise >= 0:
       raise ValueError(f"sample_noise must be >= 0, got {self.sample_noise}")
 
-  def build(
-      self, experiment: Any, load: Callable[[Any], PyTree]
-  ) -> Program:
+  def build(self, experiment: Any, load: Callable[[Any], PyTree]) -> Program:
     """The program of an experiment; see `rl_jax.training.state.Program`."""
     model = experiment.model
 
@@ -115,23 +111,23 @@ class Classification:
       sample = rows.sample + self.sample_noise * noise
       logits = model.apply(params, sample)
       value = optax.softmax_cross_entropy_with_integer_labels(
-          logits, rows.condition
+        logits, rows.condition
       )
       right = jnp.argmax(logits, axis=-1) == rows.condition
       return (
-          {"cross_entropy": Total.of(value)},
-          {"accuracy": Total.of(right.astype(jnp.float32))},
+        {"cross_entropy": Total.of(value)},
+        {"accuracy": Total.of(right.astype(jnp.float32))},
       )
 
     return supervised(self, experiment, load, loss, {"cross_entropy": 1.0})
 
 
 def supervised(
-    algorithm: FlowMatching | Classification,
-    experiment: Any,
-    load: Callable[[Any], PyTree],
-    loss: Callable[[PyTree, Labelled], tuple[dict, dict]],
-    weights: Mapping[str, float],
+  algorithm: FlowMatching | Classification,
+  experiment: Any,
+  load: Callable[[Any], PyTree],
+  loss: Callable[[PyTree, Labelled], tuple[dict, dict]],
+  weights: Mapping[str, float],
 ) -> Program:
   """A program that minimises a loss over the rows of a data source.
 
@@ -153,20 +149,20 @@ def supervised(
   parts = updates * algorithm.micro_batches
   if updates < 1 or algorithm.micro_batches < 1 or experiment.data.rows % parts:
     raise ValueError(
-        f"data.rows = {experiment.data.rows} cannot be split into"
-        f" {updates} updates of {algorithm.micro_batches} micro-batches"
+      f"data.rows = {experiment.data.rows} cannot be split into"
+      f" {updates} updates of {algorithm.micro_batches} micro-batches"
     )
   optimiser = algorithm.optimiser()
 
   def init(key: Key[Array, ""], start: PyTree | None) -> State:
     params = model.init(key) if start is None else start
     return State(
-        step=jnp.zeros((), jnp.int32),
-        cursor=jax.tree.map(jnp.asarray, cursor_start()),
-        key=jax.random.key_data(key),
-        params=params,
-        optimiser=optimiser.init(params),
-        memory={},
+      step=jnp.zeros((), jnp.int32),
+      cursor=jax.tree.map(jnp.asarray, cursor_start()),
+      key=jax.random.key_data(key),
+      params=params,
+      optimiser=optimiser.init(params),
+      memory={},
     )
 
   def collect(state: State, frozen: PyTree, items: Any) -> Labelled:
@@ -177,17 +173,17 @@ def supervised(
 
   def update(state: State, batch: Labelled) -> tuple[State, Any]:
     learner, metrics = optimise(
-        loss,
-        weights,
-        optimiser,
-        Learner(state.params, state.optimiser),
-        split_rows(batch, updates),
-        micro_batches=algorithm.micro_batches,
+      loss,
+      weights,
+      optimiser,
+      Learner(state.params, state.optimiser),
+      split_rows(batch, updates),
+      micro_batches=algorithm.micro_batches,
     )
     state = state._replace(
-        step=state.step + 1,
-        params=learner.params,
-        optimiser=learner.optimiser,
+      step=state.step + 1,
+      params=learner.params,
+      optimiser=learner.optimiser,
     )
     return state, merged(metrics)
 
@@ -197,11 +193,11 @@ def supervised(
     every = experiment.evaluation.every
   shapes = jax.eval_shape(model.init, jax.random.key(0))
   return Program(
-      init=init,
-      collect=collect,
-      update=update,
-      params_axes=model.logical_axes(shapes),
-      frozen=frozen,
-      evaluate=evaluate,
-      evaluate_every=every,
+    init=init,
+    collect=collect,
+    update=update,
+    params_axes=model.logical_axes(shapes),
+    frozen=frozen,
+    evaluate=evaluate,
+    evaluate_every=every,
   )

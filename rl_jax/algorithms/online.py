@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rl_jax.data.source import start as cursor_start
+from rl_jax.evaluation.judges import bound
 from rl_jax.reduce import Total
 from rl_jax.sampling.draw import draw
 from rl_jax.training.sharding import over_rows
@@ -47,7 +48,7 @@ class Online(NamedTuple):
 
 
 def online_program(
-    parts: Online, experiment: Any, load: Callable[[Any], PyTree]
+  parts: Online, experiment: Any, load: Callable[[Any], PyTree]
 ) -> Program:
   """A program that samples groups, scores them and updates.
 
@@ -67,25 +68,25 @@ def online_program(
     raise ValueError(f"{experiment.name}: an online algorithm needs a reward")
   if parts.group_size < 2:
     raise ValueError(
-        f"group_size = {parts.group_size}: a group of one has no mean to be"
-        " compared with; use 2 or more"
+      f"group_size = {parts.group_size}: a group of one has no mean to be"
+      " compared with; use 2 or more"
     )
-  score = reward.bind(reward.judge.by.model)
+  score, judge = bound(reward, load)
   evaluate, judges, every = None, {}, 1
   if experiment.evaluation is not None:
     evaluate, judges = experiment.evaluation.build(experiment, load)
     every = experiment.evaluation.every
-  frozen = {"reward": load(reward.judge), "evaluation": judges}
+  frozen = {"reward": judge, "evaluation": judges}
 
   def init(key: Key[Array, ""], start: PyTree | None) -> State:
     params = model.init(key) if start is None else start
     return State(
-        step=jnp.zeros((), jnp.int32),
-        cursor=jax.tree.map(jnp.asarray, cursor_start()),
-        key=jax.random.key_data(key),
-        params=params,
-        optimiser=parts.optimiser.init(params),
-        memory=parts.memory(params),
+      step=jnp.zeros((), jnp.int32),
+      cursor=jax.tree.map(jnp.asarray, cursor_start()),
+      key=jax.random.key_data(key),
+      params=params,
+      optimiser=parts.optimiser.init(params),
+      memory=parts.memory(params),
     )
 
   def collect(state: State, frozen: PyTree, items: Any) -> Rollouts:
@@ -99,30 +100,30 @@ def online_program(
     trajectory = draw(parts.sampler, model, params, condition, keys)
     value = score(frozen["reward"], trajectory.x0, condition)
     return Rollouts(
-        sample=trajectory.x0,
-        condition=condition,
-        reward=value,
-        group=group,
-        valid=jnp.ones(group.shape, bool),
-        key=keys,
-        trajectory=trajectory,
-        metric={},
+      sample=trajectory.x0,
+      condition=condition,
+      reward=value,
+      group=group,
+      valid=jnp.ones(group.shape, bool),
+      key=keys,
+      trajectory=trajectory,
+      metric={},
     )
 
   def evaluation(state: State, frozen: PyTree) -> Any:
     return evaluate(state, frozen["evaluation"])
 
   return Program(
-      init=init,
-      collect=collect,
-      update=parts.update,
-      params_axes=model.logical_axes(
-          jax.eval_shape(model.init, jax.random.key(0))
-      ),
-      frozen=frozen,
-      evaluate=evaluation if evaluate else None,
-      evaluate_every=every,
-      first_step=parts.first_step,
+    init=init,
+    collect=collect,
+    update=parts.update,
+    params_axes=model.logical_axes(
+      jax.eval_shape(model.init, jax.random.key(0))
+    ),
+    frozen=frozen,
+    evaluate=evaluation if evaluate else None,
+    evaluate_every=every,
+    first_step=parts.first_step,
   )
 
 
@@ -145,10 +146,10 @@ def rollout_metrics(batch: Rollouts, estimate: Estimate) -> dict[str, Total]:
   spread = jnp.sqrt(mean((reward - centre) ** 2).mean())
   broken = jnp.sum(valid & ~jnp.isfinite(reward), dtype=jnp.float32)
   return {
-      "reward": mean(reward),
-      "reward_std": Total(spread, one),
-      "rewards_not_finite": Total(broken, one),
-      "zero_advantage": mean((estimate.advantage == 0).astype(jnp.float32)),
-      "absolute_advantage": mean(jnp.abs(estimate.advantage)),
-      "sample_std": Total(jnp.std(batch.sample), one),
+    "reward": mean(reward),
+    "reward_std": Total(spread, one),
+    "rewards_not_finite": Total(broken, one),
+    "zero_advantage": mean((estimate.advantage == 0).astype(jnp.float32)),
+    "absolute_advantage": mean(jnp.abs(estimate.advantage)),
+    "sample_std": Total(jnp.std(batch.sample), one),
   }

@@ -30,7 +30,7 @@ class Accuracy:
   """Steps between two evaluations."""
 
   def build(
-      self, experiment: Any, load: Callable[[Any], PyTree]
+    self, experiment: Any, load: Callable[[Any], PyTree]
   ) -> tuple[Callable[[State, PyTree], tuple[dict, dict]], PyTree]:
     """The evaluation as a pure function, and the arrays it needs."""
     del load

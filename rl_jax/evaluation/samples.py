@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from rl_jax.evaluation.judges import bound
 from rl_jax.reduce import Total
 from rl_jax.sampling.draw import draw
 from rl_jax.training.sharding import over_rows
@@ -55,17 +56,21 @@ class Samples:
   """Steps between two evaluations."""
 
   def build(
-      self, experiment: Any, load: Callable[[Any], PyTree]
+    self, experiment: Any, load: Callable[[Any], PyTree]
   ) -> tuple[Callable[[State, PyTree], tuple[dict, dict]], PyTree]:
     """The evaluation as a pure function, and the parameters it needs."""
     model = experiment.model
     judges = {
-        "reward": self.reward or experiment.reward,
-        "held_out": self.held_out,
+      "reward": self.reward or experiment.reward,
+      "held_out": self.held_out,
     }
-    judges = {name: judge for name, judge in judges.items() if judge}
-    scores = {name: j.bind(j.judge.by.model) for name, j in judges.items()}
-    frozen = {name: load(j.judge) for name, j in judges.items()}
+    judges = {
+      name: bound(judge, load)
+      for name, judge in judges.items()
+      if judge is not None
+    }
+    scores = {name: score for name, (score, _) in judges.items()}
+    frozen = {name: params for name, (_, params) in judges.items()}
 
     def evaluate(state: State, frozen: PyTree) -> tuple[dict, dict]:
       params = state.memory[self.average] if self.average else state.params

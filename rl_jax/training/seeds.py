@@ -40,12 +40,12 @@ class Curves(NamedTuple):
 
 
 def run_seeds(
-    program: Program,
-    params: PyTree | None,
-    data: Data,
-    *,
-    seeds: Sequence[int],
-    steps: int,
+  program: Program,
+  params: PyTree | None,
+  data: Data,
+  *,
+  seeds: Sequence[int],
+  steps: int,
 ) -> Curves:
   """Trains all seeds at once with `vmap`, each as the loop would alone.
 
@@ -66,8 +66,8 @@ def run_seeds(
   every = program.evaluate_every
   if program.score is not None or program.evaluate is None:
     raise ValueError(
-        "seeds can be vectorised only if rewards are computed on the device"
-        " and the program evaluates something"
+      "seeds can be vectorised only if rewards are computed on the device"
+      " and the program evaluates something"
     )
   if steps % every:
     raise ValueError(f"steps = {steps} is not a multiple of every = {every}")
@@ -80,7 +80,8 @@ def run_seeds(
     return jax.lax.scan(one_step, state, items)[0]
 
   def evaluate(state: State) -> Any:
-    return program.evaluate(state, program.frozen)
+    totals, pictures = program.evaluate(state, program.frozen)
+    return {name: total.mean() for name, total in totals.items()}, pictures
 
   keys = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32))
   state = jax.jit(jax.vmap(program.init, (0, None)))(keys, params)
@@ -90,25 +91,24 @@ def run_seeds(
   # Compiled, from the shapes of the first items, before the clock starts.
   train = jax.jit(jax.vmap(train)).lower(state, items).compile()
   evaluate = jax.jit(jax.vmap(evaluate)).lower(state).compile()
-  totals, pictures = evaluate(state)
-  rows, seconds = [jax.device_get(totals)], [0.0]
+  means, pictures = evaluate(state)
+  rows, seconds = [jax.device_get(means)], [0.0]
   for _ in range(steps // every):
     items = _items(source, data, cursors, seeds, every)
     before = time.perf_counter()
     state = jax.block_until_ready(train(state, items))
     seconds.append(seconds[-1] + time.perf_counter() - before)
-    totals, pictures = evaluate(state)
-    rows.append(jax.device_get(totals))
+    means, pictures = evaluate(state)
+    rows.append(jax.device_get(means))
   metrics = {
-      name: np.stack([np.asarray(row[name].mean()) for row in rows], axis=1)
-      for name in rows[0]
+    name: np.stack([row[name] for row in rows], axis=1) for name in rows[0]
   }
   return Curves(
-      step=np.arange(0, steps + 1, every),
-      seconds=np.asarray(seconds),
-      metrics=metrics,
-      pictures=jax.device_get(pictures),
-      state=state,
+    step=np.arange(0, steps + 1, every),
+    seconds=np.asarray(seconds),
+    metrics=metrics,
+    pictures=jax.device_get(pictures),
+    state=state,
   )
 
 
@@ -119,11 +119,11 @@ def _items(source, data, cursors, seeds, steps):
     taken = []
     for _ in range(steps):
       indices, cursors[place] = take(
-          len(source),
-          cursors[place],
-          rows=data.rows,
-          seed=seed,
-          shuffle=data.shuffle,
+        len(source),
+        cursors[place],
+        rows=data.rows,
+        seed=seed,
+        shuffle=data.shuffle,
       )
       taken.append(source[indices])
     per_seed.append(jax.tree.map(lambda *x: np.stack(x), *taken))
