@@ -38,5 +38,5 @@ class Rollouts(NamedTuple):
   group: Int[Array, "row"]
   valid: Bool[Array, "row"]
   key: Key[Array, "row"]
-  trajectory: Any | None
+  trajectory: Any
   metric: dict[str, Float[Array, "row"]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-
 from rl_jax import advantages
 
 if TYPE_CHECKING:

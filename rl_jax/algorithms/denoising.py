@@ -158,7 +158,13 @@ class DenoisingPolicyGradient:
       metrics["first_ratio"] = first
       kept = dict(state.memory) | {"advantage": estimate.memory}
       if self.average is not None:
-        kept["average"] = self._averaged(state, learner.params)
+        kept["average"] = _averaged(
+          self.average,
+          kept["average"],
+          learner.params,
+          step=state.step + 1,
+          taken=(state.step + 1) * self.updates,
+        )
       state = state._replace(
         step=state.step + 1,
         params=learner.params,
@@ -234,11 +240,17 @@ class DenoisingPolicyGradient:
     }
     return terms, metrics
 
-  def _averaged(self, state: State, params: PyTree) -> PyTree:
-    taken = (state.step + 1) * self.updates
-    decay = warmup_ema_decay(taken, maximum=self.average.maximum)
-    now = (state.step + 1) % self.average.every == 0
-    # A decay of one leaves the average alone.
-    return ema_update(
-      state.memory["average"], params, jnp.where(now, decay, 1.0)
-    )
+
+def _averaged(
+  average: Average,
+  before: PyTree,
+  params: PyTree,
+  *,
+  step: Int[Array, ""],
+  taken: Int[Array, ""],
+) -> PyTree:
+  """The average after a loop step, `taken` optimiser steps having been made."""
+  decay = warmup_ema_decay(taken, maximum=average.maximum)
+  # A decay of one leaves the average alone.
+  now = step % average.every == 0
+  return ema_update(before, params, jnp.where(now, decay, 1.0))

@@ -285,7 +285,7 @@ class AdvantageWeightedMatching:
         taken, slope=self.slow.slope, maximum=self.slow.maximum
       )
       memory["slow"] = ema_update(memory["slow"], params, decay)
-    if "average" in memory:
+    if self.average_maximum is not None:
       decay = warmup_ema_decay(taken, maximum=self.average_maximum)
       memory["average"] = ema_update(memory["average"], params, decay)
     return memory

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from rl_jax.algorithms.parts import evaluation_of, fresh_state, params_axes
 from rl_jax.flow import interpolate
 from rl_jax.losses import flow_matching_loss
 from rl_jax.reduce import Total, over_tokens
 from rl_jax.training.optimisers import AdamW, Learner, optimise
 from rl_jax.training.state import Program, State, step_key
 from rl_jax.training.step import merged, split_rows
-from rl_jax.data.source import start as cursor_start
 
 if TYPE_CHECKING:
   from collections.abc import Callable, Mapping
@@ -156,14 +156,7 @@ def supervised(
 
   def init(key: Key[Array, ""], start: PyTree | None) -> State:
     params = model.init(key) if start is None else start
-    return State(
-      step=jnp.zeros((), jnp.int32),
-      cursor=jax.tree.map(jnp.asarray, cursor_start()),
-      key=jax.random.key_data(key),
-      params=params,
-      optimiser=optimiser.init(params),
-      memory={},
-    )
+    return fresh_state(key, params, optimiser, {})
 
   def collect(state: State, frozen: PyTree, items: Any) -> Labelled:
     del frozen
@@ -187,17 +180,13 @@ def supervised(
     )
     return state, merged(metrics)
 
-  evaluate, frozen, every = None, (), 1
-  if experiment.evaluation is not None:
-    evaluate, frozen = experiment.evaluation.build(experiment, load)
-    every = experiment.evaluation.every
-  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  evaluation = evaluation_of(experiment, load)
   return Program(
     init=init,
     collect=collect,
     update=update,
-    params_axes=model.logical_axes(shapes),
-    frozen=frozen,
-    evaluate=evaluate,
-    evaluate_every=every,
+    params_axes=params_axes(model),
+    frozen=evaluation.frozen if evaluation else (),
+    evaluate=evaluation.function if evaluation else None,
+    evaluate_every=evaluation.every if evaluation else 1,
   )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rl_jax.data.source import start as cursor_start
+from rl_jax.algorithms.parts import evaluation_of, fresh_state, params_axes
 from rl_jax.evaluation.judges import bound
 from rl_jax.reduce import Total
 from rl_jax.sampling.draw import draw
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
   from jaxtyping import Array, Float, Key, PyTree
 
   from rl_jax.algorithms.advantages import Estimate
+  from rl_jax.algorithms.parts import Evaluation
 
 __all__ = ["Online", "online_program", "rollout_metrics"]
 
@@ -72,22 +73,15 @@ def online_program(
       " compared with; use 2 or more"
     )
   score, judge = bound(reward, load)
-  evaluate, judges, every = None, {}, 1
-  if experiment.evaluation is not None:
-    evaluate, judges = experiment.evaluation.build(experiment, load)
-    every = experiment.evaluation.every
-  frozen = {"reward": judge, "evaluation": judges}
+  evaluation = evaluation_of(experiment, load)
+  frozen = {
+    "reward": judge,
+    "evaluation": evaluation.frozen if evaluation else (),
+  }
 
   def init(key: Key[Array, ""], start: PyTree | None) -> State:
     params = model.init(key) if start is None else start
-    return State(
-      step=jnp.zeros((), jnp.int32),
-      cursor=jax.tree.map(jnp.asarray, cursor_start()),
-      key=jax.random.key_data(key),
-      params=params,
-      optimiser=parts.optimiser.init(params),
-      memory=parts.memory(params),
-    )
+    return fresh_state(key, params, parts.optimiser, parts.memory(params))
 
   def collect(state: State, frozen: PyTree, items: Any) -> Rollouts:
     prompts = items["condition"]
@@ -110,21 +104,25 @@ def online_program(
       metric={},
     )
 
-  def evaluation(state: State, frozen: PyTree) -> Any:
-    return evaluate(state, frozen["evaluation"])
-
   return Program(
     init=init,
     collect=collect,
     update=parts.update,
-    params_axes=model.logical_axes(
-      jax.eval_shape(model.init, jax.random.key(0))
-    ),
+    params_axes=params_axes(model),
     frozen=frozen,
-    evaluate=evaluation if evaluate else None,
-    evaluate_every=every,
+    evaluate=_among(evaluation) if evaluation else None,
+    evaluate_every=evaluation.every if evaluation else 1,
     first_step=parts.first_step,
   )
+
+
+def _among(evaluation: Evaluation) -> Callable[[State, Any], tuple[Any, Any]]:
+  """The evaluation, which finds what it needs among other frozen arrays."""
+
+  def evaluate(state: State, frozen: PyTree) -> tuple[Any, Any]:
+    return evaluation.function(state, frozen["evaluation"])
+
+  return evaluate
 
 
 def rollout_metrics(batch: Rollouts, estimate: Estimate) -> dict[str, Total]:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
   from rl_jax.launch.records import Picture
@@ -173,7 +174,7 @@ def curve(panel: Panel, theme: Theme, steps: tuple[int, int]) -> bytes:
     )
   margin = 0.01 * (steps[1] - steps[0]) or 1.0
   axes.set_xlim(steps[0] - margin, steps[1] + margin)
-  axes.xaxis.get_major_locator().set_params(integer=True)
+  axes.xaxis.set_major_locator(MaxNLocator(integer=True))
   axes.grid(color=theme.faint, linewidth=0.6)
   axes.set_axisbelow(True)
   axes.spines[:].set_visible(False)

@@ -78,7 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, wanted = _parsed(
       experiment, docstring, parsed.overrides, prog, _Options()
     )
-    return _train(screen, experiment, wanted, options, ("rl-jax", *arguments))
+    return _train(
+      screen, experiment, wanted, options or _Options(), ("rl-jax", *arguments)
+    )
   except BrokenPipeError:
     # Whoever read our output has gone; nothing may be flushed there at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -147,6 +149,7 @@ def _parsed(
   """The experiment with the overrides applied; leaves on a usage error."""
   # Without a name of its own, the experiment's fields stand at the top level.
   kind = Annotated[
+    # pyrefly: ignore[invalid-annotation] -- read by tyro, at run time.
     type(experiment),
     tyro.conf.arg(name=""),
     tyro.conf.AvoidSubcommands,

@@ -16,13 +16,13 @@ import jax
 import numpy as np
 
 from rl_jax.experiment import (
-    Checkpoint,
-    Experiment,
-    Trained,
-    diff,
-    from_dict,
-    stages,
-    to_dict,
+  Checkpoint,
+  Experiment,
+  Trained,
+  diff,
+  from_dict,
+  stages,
+  to_dict,
 )
 from rl_jax.training.checkpoints import CheckpointError, Store
 from rl_jax.training.compiled import Compiled
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
   Observers = Callable[[Experiment, Path], Sequence[Observer]]
 
 __all__ = [
-    "WorkdirError",
-    "build_program",
-    "compile_experiment",
-    "run_stages",
-    "train",
+  "WorkdirError",
+  "build_program",
+  "compile_experiment",
+  "run_stages",
+  "train",
 ]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "rl-jax")
@@ -52,13 +52,13 @@ class WorkdirError(ValueError):
 
 
 def train(
-    experiment: Experiment,
-    *,
-    workdir: str | Path | None = None,
-    root: str | Path = "runs",
-    observers: Observers | None = None,
-    resume_from: int | None = None,
-    command: Sequence[str] = (),
+  experiment: Experiment,
+  *,
+  workdir: str | Path | None = None,
+  root: str | Path = "runs",
+  observers: Observers | None = None,
+  resume_from: int | None = None,
+  command: Sequence[str] = (),
 ) -> Outcome:
   """Runs an experiment, and first whatever it starts from.
 
@@ -90,20 +90,20 @@ def train(
   workdir = Path(workdir) if workdir else _default_workdir(experiment, root)
   with _claimed(workdir, experiment, command):
     stopped = run_stages(
-        experiment, root=root, observers=observers, command=command
+      experiment, root=root, observers=observers, command=command
     )
     if stopped is not None:
       return stopped
     mesh = make_mesh(
-        data=experiment.mesh.data,
-        fsdp=experiment.mesh.fsdp,
-        tensor=experiment.mesh.tensor,
+      data=experiment.mesh.data,
+      fsdp=experiment.mesh.fsdp,
+      tensor=experiment.mesh.tensor,
     )
     compiled = compile_experiment(experiment, mesh, root=root)
     store = Store(
-        workdir / "checkpoints",
-        keep=experiment.checkpoints.keep,
-        keep_every=experiment.checkpoints.keep_every,
+      workdir / "checkpoints",
+      keep=experiment.checkpoints.keep,
+      keep_every=experiment.checkpoints.keep_every,
     )
     try:
       if resume_from is not None:
@@ -115,19 +115,19 @@ def train(
       else:
         state = compiled.init()
       plan = Plan(
-          steps=experiment.steps,
-          seed=experiment.seed,
-          save_every=experiment.checkpoints.every,
-          guard=experiment.guard,
-          about={"experiment": experiment.hash},
+        steps=experiment.steps,
+        seed=experiment.seed,
+        save_every=experiment.checkpoints.every,
+        guard=experiment.guard,
+        about={"experiment": experiment.hash},
       )
       _, outcome = run_loop(
-          compiled,
-          state,
-          experiment.data,
-          store,
-          plan,
-          watch(experiment, workdir),
+        compiled,
+        state,
+        experiment.data,
+        store,
+        plan,
+        watch(experiment, workdir),
       )
     finally:
       store.close()
@@ -138,11 +138,11 @@ def train(
 
 
 def run_stages(
-    experiment: Experiment,
-    *,
-    root: str | Path = "runs",
-    observers: Observers | None = None,
-    command: Sequence[str] = (),
+  experiment: Experiment,
+  *,
+  root: str | Path = "runs",
+  observers: Observers | None = None,
+  command: Sequence[str] = (),
 ) -> Outcome | None:
   """Runs what an experiment builds on, as far as results are missing.
 
@@ -161,19 +161,17 @@ def run_stages(
   root = Path(root)
   for stage in stages(experiment):
     if not _is_finished(_find(stage.by, root)):
-      outcome = train(
-          stage.by, root=root, observers=observers, command=command
-      )
+      outcome = train(stage.by, root=root, observers=observers, command=command)
       if outcome.status != "finished":
         return outcome
   return None
 
 
 def build_program(
-    experiment: Experiment,
-    *,
-    root: str | Path = "runs",
-    mesh: jax.sharding.Mesh | None = None,
+  experiment: Experiment,
+  *,
+  root: str | Path = "runs",
+  mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[Program, PyTree | None]:
   """The pure functions of an experiment, and the parameters it starts from.
 
@@ -195,7 +193,7 @@ def build_program(
     workdir = _find(trained.by, Path(root))
     if workdir is None:
       raise CheckpointError(
-          f"no result of {trained.by.name} ({trained.by.hash}) in {root}"
+        f"no result of {trained.by.name} ({trained.by.hash}) in {root}"
       )
     return _params(workdir, trained.by.model, mesh, step=trained.by.steps)
 
@@ -204,16 +202,16 @@ def build_program(
     start = load(experiment.start)
   elif isinstance(experiment.start, Checkpoint):
     start = _params(
-        Path(experiment.start.path),
-        experiment.model,
-        mesh,
-        step=experiment.start.step,
+      Path(experiment.start.path),
+      experiment.model,
+      mesh,
+      step=experiment.start.step,
     )
   return experiment.algorithm.build(experiment, load), start
 
 
 def compile_experiment(
-    experiment: Experiment, mesh: jax.sharding.Mesh, *, root: str | Path
+  experiment: Experiment, mesh: jax.sharding.Mesh, *, root: str | Path
 ) -> Compiled:
   """The experiment's program, compiled for a mesh; see `build_program`.
 
@@ -229,26 +227,22 @@ def compile_experiment(
   data = experiment.data
   one = data.source()[np.zeros(1, np.int64)]
   items = {
-      name: jax.ShapeDtypeStruct((data.rows, *x.shape[1:]), x.dtype)
-      for name, x in one.items()
+    name: jax.ShapeDtypeStruct((data.rows, *x.shape[1:]), x.dtype)
+    for name, x in one.items()
   }
-  return Compiled(
-      program, mesh, start=start, items=items, seed=experiment.seed
-  )
+  return Compiled(program, mesh, start=start, items=items, seed=experiment.seed)
 
 
 def _params(
-    workdir: Path, model: Any, mesh: jax.sharding.Mesh, *, step: int | None
+  workdir: Path, model: Any, mesh: jax.sharding.Mesh, *, step: int | None
 ) -> PyTree:
   directory = workdir / "checkpoints"
   if not directory.is_dir():
     raise CheckpointError(f"no checkpoints in {workdir}")
   shapes = jax.eval_shape(model.init, jax.random.key(0))
   like = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(
-          x.shape, x.dtype, sharding=replicated(mesh)
-      ),
-      shapes,
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),
+    shapes,
   )
   store = Store(directory, keep=2**30, read_only=True)
   try:
@@ -263,14 +257,16 @@ def _default_observers(experiment: Experiment, workdir: Path):
   from rl_jax.launch.report import Report
 
   return (
-      Records(workdir),
-      Console(experiment.name),
-      Report(workdir, experiment),
+    Records(workdir),
+    Console(experiment.name),
+    Report(workdir, experiment),
   )
 
 
 def _default_workdir(experiment: Experiment, root: Path) -> Path:
-  return _find(experiment, root) or root / f"{experiment.name}-{experiment.hash}"
+  return (
+    _find(experiment, root) or root / f"{experiment.name}-{experiment.hash}"
+  )
 
 
 def _find(experiment: Experiment, root: Path) -> Path | None:
@@ -285,7 +281,7 @@ def _is_finished(workdir: Path | None) -> bool:
 
 @contextmanager
 def _claimed(
-    workdir: Path, experiment: Experiment, command: Sequence[str]
+  workdir: Path, experiment: Experiment, command: Sequence[str]
 ) -> Iterator[None]:
   """The work directory, locked, with the experiment written into it."""
   workdir.mkdir(parents=True, exist_ok=True)
@@ -295,21 +291,21 @@ def _claimed(
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       raise WorkdirError(
-          f"{workdir} is in use by another process; give this run another"
-          " --workdir"
+        f"{workdir} is in use by another process; give this run another"
+        " --workdir"
       ) from None
     path = workdir / "experiment.json"
     if path.exists():
       _check_same(path, experiment)
     _write_json(
-        path,
-        {
-            "experiment": to_dict(experiment),
-            "hash": experiment.hash,
-            "command": list(command),
-            "python": sys.version.split()[0],
-            "versions": {name: metadata.version(name) for name in _PACKAGES},
-        },
+      path,
+      {
+        "experiment": to_dict(experiment),
+        "hash": experiment.hash,
+        "command": list(command),
+        "python": sys.version.split()[0],
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+      },
     )
     yield
   finally:
@@ -330,8 +326,8 @@ def _check_same(path: Path, experiment: Experiment) -> None:
   except ValueError as error:  # It names code that is not here.
     said = str(error)
   raise WorkdirError(
-      f"{path.parent} holds another experiment ({there}, not"
-      f" {experiment.hash}): {said}. Give this run another --workdir, or none"
+    f"{path.parent} holds another experiment ({there}, not"
+    f" {experiment.hash}): {said}. Give this run another --workdir, or none"
   )
 
 

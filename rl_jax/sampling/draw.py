@@ -15,11 +15,11 @@ __all__ = ["draw"]
 
 
 def draw(
-    sampler: Any,
-    model: Any,
-    params: PyTree,
-    condition: PyTree,
-    row_key: Key[Array, "row"],
+  sampler: Any,
+  model: Any,
+  params: PyTree,
+  condition: PyTree,
+  row_key: Key[Array, "row"],
 ) -> Any:
   """Samples of a model, each from its own key.
 

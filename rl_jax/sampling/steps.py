@@ -86,7 +86,9 @@ def row_normal(
   return draw(row_key)
 
 
-def fold_rows(row_key: Key[Array, "row"], index: jax.Array) -> jax.Array:
+def fold_rows(
+  row_key: Key[Array, "row"], index: int | Int[Array, ""]
+) -> Key[Array, "row"]:
   """The keys of one step of every row."""
   return jax.vmap(jax.random.fold_in, (0, None))(row_key, index)
 

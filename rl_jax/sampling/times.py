@@ -139,7 +139,7 @@ class UniformTimes:
     def one_row(row):
       # Folding the row in keeps a row's draws when others are appended.
       draw, order = jax.random.split(jax.random.fold_in(key, row))
-      stratum = jax.random.permutation(order, self.count)
+      stratum = _shuffled(order, self.count)
       return (stratum + jax.random.uniform(draw, (self.count,))) / self.count
 
     u = self.low + (1.0 - self.low) * jax.vmap(one_row)(jnp.arange(rows))
@@ -180,11 +180,17 @@ class LogitNormalTimes:
     """Draw K times, the same for all rows."""
     del schedule
     draw, order = jax.random.split(key)
-    stratum = jax.random.permutation(order, self.count)
+    stratum = _shuffled(order, self.count)
     share = (stratum + jax.random.uniform(draw, (self.count,))) / self.count
     t = _shifted(jax.nn.sigmoid(ndtri(share)), self.shift)
     t = jnp.maximum(t, self.low)
     return jnp.broadcast_to(t[None], (rows, self.count))
+
+
+def _shuffled(key, count):
+  """The numbers 0 .. count - 1 in random order."""
+  # One small sort; jax.random.permutation compiles several.
+  return jnp.argsort(jax.random.uniform(key, (count,)))
 
 
 def _shifted(u, shift):

@@ -8,7 +8,13 @@ named and refused; an older one is used only when the caller says so.
 
 from __future__ import annotations
 
+import gc
+import logging
 import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,19 +42,32 @@ class Store:
     directory: where they live; one sub-directory per step.
     keep: how many of the newest to keep.
     keep_every: besides, keep steps that are multiples of this.
+    read_only: leave everything as it is, for the checkpoints of other runs;
+      otherwise what killed saves left behind is removed.
   """
 
   def __init__(
-      self, directory: Path, *, keep: int, keep_every: int | None = None
+    self,
+    directory: Path,
+    *,
+    keep: int,
+    keep_every: int | None = None,
+    read_only: bool = False,
   ) -> None:
     self.directory = Path(directory).absolute()
+    self._writing: int | None = None
+    self._quiet = ExitStack()
+    self._quiet.enter_context(_quiet())
     self._manager = ocp.CheckpointManager(
-        self.directory,
-        options=ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            keep_period=keep_every,
-            enable_async_checkpointing=True,
-        ),
+      self.directory,
+      options=ocp.CheckpointManagerOptions(
+        # Orbax's own read_only warns of every option it overrides.
+        max_to_keep=None if read_only else keep,
+        keep_period=keep_every,
+        enable_async_checkpointing=True,
+        create=not read_only,
+        cleanup_tmp_directories=not read_only,
+      ),
     )
     self._digest = jax.jit(digest)
 
@@ -60,13 +79,15 @@ class Store:
     """
     complete = sorted(self._manager.all_steps())
     named = {
-        int(path.name)
-        for path in self.directory.glob("*")
-        if path.name.isdecimal()
+      int(path.name)
+      for path in self.directory.glob("*")
+      if path.name.isdecimal()
     }
     broken = sorted(named - set(complete))
     if broken:
-      raise CheckpointError(self._refusal(broken[-1], "is incomplete", complete))
+      raise CheckpointError(
+        self._refusal(broken[-1], "is incomplete", complete)
+      )
     return complete
 
   def save(self, step: int, state: State, about: dict[str, Any]) -> None:
@@ -84,10 +105,19 @@ class Store:
     sums = _plain(self._digest(parts))
     items = {k: ocp.args.StandardSave(v) for k, v in parts.items()}
     meta = ocp.args.JsonSave({"about": about, "digest": sums})
+    self.wait()
+    self._writing = step
     try:
-      self._manager.save(step, args=ocp.args.Composite(**items, meta=meta))
+      begun = self._manager.save(
+        step, args=ocp.args.Composite(**items, meta=meta)
+      )
     except Exception as error:
-      raise self._not_written(step, error) from error
+      raise self._not_written(error) from error
+    if not begun:
+      raise CheckpointError(
+        f"the checkpoint of step {step} was not written:"
+        f" {self.directory} has one of step {self._manager.latest_step()}"
+      )
 
   def wait(self) -> None:
     """Blocks until every save is on disk.
@@ -99,10 +129,10 @@ class Store:
       self._manager.wait_until_finished()
       self._manager.check_for_errors()
     except Exception as error:
-      raise self._not_written(None, error) from error
+      raise self._not_written(error) from error
 
   def restore(
-      self, like: State, *, step: int | None = None
+    self, like: State, *, step: int | None = None
   ) -> tuple[State, dict[str, Any]]:
     """The state of a step, on the devices and shardings of `like`.
 
@@ -144,31 +174,33 @@ class Store:
   def close(self) -> None:
     """Waits for running saves and lets go of the directory."""
     self._manager.close()
+    self._quiet.close()
 
   def _verified(
-      self, likes: dict[str, PyTree], step: int | None
+    self, likes: dict[str, PyTree], step: int | None
   ) -> tuple[dict[str, PyTree], dict[str, Any]]:
     complete = self.steps()
     if step is None:
       step = complete[-1] if complete else -1
     if step not in complete:
       raise CheckpointError(
-          f"no checkpoint of step {step} in {self.directory}; there are"
-          f" {complete}"
+        f"no checkpoint of step {step} in {self.directory}; there are"
+        f" {complete}"
       )
     items = {k: ocp.args.StandardRestore(v) for k, v in likes.items()}
     meta = ocp.args.JsonRestore()
     try:
-      found = self._manager.restore(
-          step, args=ocp.args.Composite(**items, meta=meta)
+      found: Any = self._manager.restore(
+        step, args=ocp.args.Composite(**items, meta=meta)
       )
       about, saved = found.meta["about"], found.meta["digest"]
       parts = {name: found[name] for name in likes}
     except Exception as error:
       reason = f"cannot be read ({_first_line(error)})"
       raise CheckpointError(self._refusal(step, reason, complete)) from error
-    differ = [k for k, v in _plain(self._digest(parts)).items()
-              if v != saved.get(k)]
+    differ = [
+      k for k, v in _plain(self._digest(parts)).items() if v != saved.get(k)
+    ]
     if differ:
       reason = f"is damaged: {', '.join(differ[:3])} is not what was saved"
       raise CheckpointError(self._refusal(step, reason, complete))
@@ -177,20 +209,19 @@ class Store:
   def _refusal(self, step: int, reason: str, complete: list[int]) -> str:
     others = [s for s in complete if s != step]
     hint = (
-        f"to go on from an older one, say so: --resume-from {others[-1]}"
-        if others
-        else "there is no other checkpoint of this run"
+      f"to go on from an older one, say so: --resume-from {others[-1]}"
+      if others
+      else "there is no other checkpoint of this run"
     )
     return f"checkpoint {self.directory / str(step)} {reason}; {hint}"
 
-  def _not_written(
-      self, step: int | None, error: Exception
-  ) -> CheckpointError:
-    kept = sorted(self._manager.all_steps(read=True))
-    what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+  def _not_written(self, error: Exception) -> CheckpointError:
+    self._manager.reload()
+    kept = sorted(self._manager.all_steps())
     return CheckpointError(
-        f"{what} could not be written to {self.directory}"
-        f" ({_first_line(error)}); complete ones: {kept or 'none'}"
+      f"the checkpoint of step {self._writing} could not be written to"
+      f" {self.directory} ({_first_line(error)}); complete ones:"
+      f" {kept or 'none'}"
     )
 
 
@@ -207,8 +238,8 @@ def digest(tree: PyTree) -> dict[str, UInt32[Array, "2"]]:
   """
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {
-      jax.tree_util.keystr(path, simple=True, separator="/"): _sums(leaf)
-      for path, leaf in leaves
+    jax.tree_util.keystr(path, simple=True, separator="/"): _sums(leaf)
+    for path, leaf in leaves
   }
 
 
@@ -236,10 +267,41 @@ def _sums(x: jax.Array) -> UInt32[Array, "2"]:
     index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
     place = place * jnp.uint32(size) + index
   odd = [
-      (place * jnp.uint32(a) + jnp.uint32(b)) | jnp.uint32(1)
-      for a, b in ((0x9E3779B2, 1), (0x85EBCA6A, 0xC2B2AE35))
+    (place * jnp.uint32(a) + jnp.uint32(b)) | jnp.uint32(1)
+    for a, b in ((0x9E3779B2, 1), (0x85EBCA6A, 0xC2B2AE35))
   ]
   return jnp.stack([jnp.sum(words * k, dtype=jnp.uint32) for k in odd])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+  """Keeps threads of Orbax from printing dozens of tracebacks about the one
+  failure that the caller is told of in one line."""
+  logs = [logging.getLogger(name) for name in ("asyncio", "absl")]
+  thread_hook, object_hook = threading.excepthook, sys.unraisablehook
+
+  def in_thread(what: threading.ExceptHookArgs) -> None:
+    if not type(what.thread).__module__.startswith("orbax."):
+      thread_hook(what)
+
+  def in_object(what: Any) -> None:
+    if "Event loop is closed" not in str(what.exc_value):
+      object_hook(what)
+
+  def worth(record: logging.LogRecord) -> bool:
+    ours = "/orbax/" in record.pathname and record.levelno >= logging.ERROR
+    return not ours and "never retrieved" not in record.getMessage()
+
+  for log in logs:
+    log.addFilter(worth)
+  threading.excepthook, sys.unraisablehook = in_thread, in_object
+  try:
+    yield
+  finally:
+    gc.collect()  # Half-read arrays complain when they are collected.
+    threading.excepthook, sys.unraisablehook = thread_hook, object_hook
+    for log in logs:
+      log.removeFilter(worth)
 
 
 def _first_line(error: Exception) -> str:

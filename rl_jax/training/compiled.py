@@ -10,9 +10,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rl_jax.training.sharding import (
-    batch_sharding,
-    replicated,
-    state_sharding,
+  batch_sharding,
+  check_rows,
+  replicated,
+  state_sharding,
 )
 from rl_jax.training.state import Program, State
 
@@ -37,13 +38,13 @@ class Compiled:
   """
 
   def __init__(
-      self,
-      program: Program,
-      mesh: Mesh,
-      *,
-      start: PyTree | None,
-      items: Mapping[str, jax.ShapeDtypeStruct],
-      seed: int,
+    self,
+    program: Program,
+    mesh: Mesh,
+    *,
+    start: PyTree | None,
+    items: Mapping[str, jax.ShapeDtypeStruct],
+    seed: int,
   ) -> None:
     self._program, self._mesh, self._start = program, mesh, start
     self._key = jax.random.key(seed)
@@ -54,27 +55,34 @@ class Compiled:
     self.state_sharding = state_sharding(shapes, program.params_axes, mesh)
     self.abstract_state = _placed(shapes, self.state_sharding)
     self.frozen = jax.device_put(program.frozen, self._whole)
-    items = _placed(items, jax.tree.map(lambda _: self._rows, dict(items)))
+    # Prompts are few: where they do not divide, every device gets them all.
+    self._items = {
+      name: self._rows if _divides(x.shape[0], mesh) else self._whole
+      for name, x in items.items()
+    }
+    items = _placed(dict(items), self._items)
 
     def collect(state: State, frozen: Any, items: Any) -> Any:
       batch = program.collect(state, frozen, items)
       return jax.lax.with_sharding_constraint(batch, self._rows)
 
     out = jax.eval_shape(program.collect, shapes, program.frozen, items)
+    for x in jax.tree.leaves(out):
+      check_rows(x.shape[0], mesh)
     rows = jax.tree.map(lambda _: self._rows, out)
     self._collect = self._compile(
-        collect, (self.abstract_state, self.frozen, items), rows
+      collect, (self.abstract_state, self.frozen, items), rows
     )
     self._update = self._compile(
-        program.update,
-        (self.abstract_state, _placed(out, rows)),
-        (self.state_sharding, self._whole),
-        donate=(0,),
+      program.update,
+      (self.abstract_state, _placed(out, rows)),
+      (self.state_sharding, self._whole),
+      donate=(0,),
     )
     self._evaluate = None
     if program.evaluate is not None:
       self._evaluate = self._compile(
-          program.evaluate, (self.abstract_state, self.frozen), self._whole
+        program.evaluate, (self.abstract_state, self.frozen), self._whole
       )
 
   def init(self) -> State:
@@ -84,7 +92,7 @@ class Compiled:
 
   def put(self, items: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     """Rows on their devices."""
-    return jax.device_put(dict(items), self._rows)
+    return jax.device_put(dict(items), self._items)
 
   def put_scalars(self, tree: PyTree) -> PyTree:
     """Small host values, copied to every device."""
@@ -104,24 +112,30 @@ class Compiled:
 
   def evaluate(self, state: State) -> tuple[Any, Any] | None:
     """Metrics and pictures, or None where the experiment wants none."""
-    return self._evaluate and self._evaluate(state, self.frozen)
+    if self._evaluate is None:
+      return None
+    return self._evaluate(state, self.frozen)
 
   def _compile(
-      self,
-      function: Callable[..., Any],
-      arguments: tuple[Any, ...],
-      out: Any,
-      *,
-      donate: tuple[int, ...] = (),
+    self,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    out: Any,
+    *,
+    donate: tuple[int, ...] = (),
   ) -> Callable[..., Any]:
     jitted = jax.jit(function, out_shardings=out, donate_argnums=donate)
     with jax.set_mesh(self._mesh):
       return jitted.lower(*arguments).compile()
 
 
+def _divides(rows: int, mesh: Mesh) -> bool:
+  return rows % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0
+
+
 def _placed(shapes: PyTree, shardings: PyTree) -> PyTree:
   return jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      shapes,
-      shardings,
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    shapes,
+    shardings,
   )

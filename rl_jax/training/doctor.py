@@ -6,7 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Protocol
 
-__all__ = ["Collapse", "Limit", "Unhealthy", "check_first_step", "check_metrics"]
+__all__ = [
+  "Collapse",
+  "Limit",
+  "Unhealthy",
+  "check_first_step",
+  "check_metrics",
+]
 
 
 class Unhealthy(ValueError):
@@ -37,9 +43,9 @@ class Limit(Protocol):
 
 
 def check_first_step(
-    metrics: Mapping[str, float],
-    weights: Mapping[str, float],
-    expected: Mapping[str, tuple[float, float]],
+  metrics: Mapping[str, float],
+  weights: Mapping[str, float],
+  expected: Mapping[str, tuple[float, float]],
 ) -> None:
   """Refuses a run whose first update cannot be right.
 
@@ -53,24 +59,23 @@ def check_first_step(
       such as an importance ratio that is not 1 on policy; it lists all.
   """
   faults = [
-      f"{name} counts nothing: every element of it is masked"
-      for name, weight in weights.items()
-      if name.startswith("loss") and weight == 0
+    f"{name} counts nothing: every element of it is masked"
+    for name, weight in weights.items()
+    if name.startswith("loss") and weight == 0
   ]
   for name, (value, tolerance) in expected.items():
     if name not in metrics:
       faults.append(f"{name} is not among the metrics {sorted(metrics)}")
     elif not abs(metrics[name] - value) <= tolerance:
       faults.append(
-          f"{name} is {metrics[name]:.6g}, must be {value:g} within"
-          f" {tolerance:g}"
+        f"{name} is {metrics[name]:.6g}, must be {value:g} within {tolerance:g}"
       )
   if faults:
     raise Unhealthy("the first step is wrong: " + "; ".join(faults))
 
 
 def check_metrics(
-    step: int, metrics: Mapping[str, float], guard: tuple[Limit, ...]
+  step: int, metrics: Mapping[str, float], guard: tuple[Limit, ...]
 ) -> None:
   """Stops a run that has gone wrong.
 
@@ -92,6 +97,6 @@ def check_metrics(
     value = metrics.get(limit.metric)
     if value is not None and not limit.low <= value <= limit.high:
       raise Collapse(
-          f"step {step}: {limit.metric} = {value:.4g} left the band"
-          f" [{limit.low:g}, {limit.high:g}]"
+        f"step {step}: {limit.metric} = {value:.4g} left the band"
+        f" [{limit.low:g}, {limit.high:g}]"
       )

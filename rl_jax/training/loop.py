@@ -99,12 +99,12 @@ class Plan(NamedTuple):
 
 
 def run_loop(
-    compiled: Compiled,
-    state: State,
-    data: Data,
-    store: Store,
-    plan: Plan,
-    observers: Sequence[Observer],
+  compiled: Compiled,
+  state: State,
+  data: Data,
+  store: Store,
+  plan: Plan,
+  observers: Sequence[Observer],
 ) -> tuple[State, Outcome]:
   """Runs from where `state` stands to the last step.
 
@@ -135,49 +135,54 @@ def run_loop(
   watch = _Watch(plan, compiled.first_step, observers, first=step)
   for observer in observers:
     observer.started(step=step, steps=plan.steps)
-  try:
-    if step == 0:
-      store.save(0, state, plan.about)
-      _tell_saved(observers, 0)
-      watch.evaluated(0, compiled.evaluate(state))
-    with _signals() as caught, jax.transfer_guard("disallow"):
-      while step < plan.steps and not caught:
-        indices, cursor = take(
+  with _signals() as caught:
+    try:
+      if step == 0:
+        if not store.steps():
+          _save(store, 0, state, plan, watch, observers)
+        watch.evaluated(0, compiled.evaluate(state))
+      elif step >= plan.steps:
+        watch.recalled(compiled.evaluate(state))
+      saved = step
+      with jax.transfer_guard("disallow"):
+        while step < plan.steps and not caught:
+          indices, cursor = take(
             len(source),
             cursor,
             rows=data.rows,
             seed=plan.seed,
             shuffle=data.shuffle,
-        )
-        items = compiled.put(source[indices])
-        batch = compiled.collect(state, items)
-        state, metrics = compiled.update(state, batch)
-        state = state._replace(cursor=compiled.put_scalars(cursor))
-        step += 1
-        watch.trained(step, metrics)
-        if _due(step, compiled.evaluate_every, plan.steps):
-          watch.evaluated(step, compiled.evaluate(state))
-        if _due(step, plan.save_every, plan.steps) or caught:
-          watch.flush()
-          store.save(step, state, plan.about)
-          _tell_saved(observers, step)
-    watch.flush()
-    store.wait()
-  except doctor.Collapse as error:
-    # The save that may be under way is of an earlier, healthy step.
-    store.wait()
-    good = store.steps()
-    raise doctor.Collapse(
+          )
+          items = compiled.put(source[indices])
+          batch = compiled.collect(state, items)
+          state, metrics = compiled.update(state, batch)
+          state = state._replace(cursor=compiled.put_scalars(cursor))
+          step += 1
+          watch.trained(step, metrics)
+          if _due(step, compiled.evaluate_every, plan.steps):
+            watch.evaluated(step, compiled.evaluate(state))
+          if _due(step, plan.save_every, plan.steps):
+            _save(store, step, state, plan, watch, observers)
+            saved = step
+        if saved != step:  # A signal came between two saves.
+          _save(store, step, state, plan, watch, observers)
+      watch.flush()
+      store.wait()
+    except doctor.Collapse as error:
+      # The save that may be under way is of an earlier, healthy step.
+      store.wait()
+      good = store.steps()
+      raise doctor.Collapse(
         f"{error}; last good checkpoint:"
         f" {store.directory / str(good[-1]) if good else 'none'}"
-    ) from None
+      ) from None
   stopped = step < plan.steps
   outcome = Outcome(
-      status="stopped" if stopped else "finished",
-      step=step,
-      signal=caught[0] if stopped else None,
-      seconds=watch.seconds(),
-      evaluation=watch.last_evaluation,
+    status="stopped" if stopped else "finished",
+    step=step,
+    signal=caught[0] if stopped else None,
+    seconds=watch.seconds(),
+    evaluation=watch.last_evaluation,
   )
   for observer in observers:
     observer.ended(outcome)
@@ -188,12 +193,12 @@ class _Watch:
   """Reads numbers one step late, checks them, passes them on."""
 
   def __init__(
-      self,
-      plan: Plan,
-      first_step: Mapping[str, tuple[float, float]],
-      observers: Sequence[Observer],
-      *,
-      first: int,
+    self,
+    plan: Plan,
+    first_step: Mapping[str, tuple[float, float]],
+    observers: Sequence[Observer],
+    *,
+    first: int,
   ) -> None:
     self._plan, self._expected, self._observers = plan, first_step, observers
     self._first, self._start = first, time.monotonic()
@@ -211,14 +216,16 @@ class _Watch:
     if result is not None:
       self._waiting.append((step, "evaluation", *result))
 
+  def recalled(self, result: Any) -> None:
+    """The evaluation of a run that had ended; told to observers back then."""
+    if result is not None:
+      self.last_evaluation, _ = _means(jax.device_get(dict(result[0])))
+
   def flush(self) -> None:
     while self._waiting:
       step, kind, totals, pictures = self._waiting.pop(0)
       totals, pictures = jax.device_get((dict(totals), dict(pictures)))
-      weights = {k: float(t.weight) for k, t in totals.items()}
-      metrics = {
-          k: float(t.value) / (weights[k] or 1.0) for k, t in totals.items()
-      }
+      metrics, weights = _means(totals)
       row = Row(step, kind, metrics, self.seconds(), pictures)
       if kind == "evaluation":
         self.last_evaluation = metrics
@@ -250,6 +257,23 @@ def _due(step: int, every: int, steps: int) -> bool:
   return step % every == 0 or step == steps
 
 
-def _tell_saved(observers: Sequence[Observer], step: int) -> None:
+def _means(
+  totals: Mapping[str, Total],
+) -> tuple[dict[str, float], dict[str, float]]:
+  weights = {k: float(t.weight) for k, t in totals.items()}
+  means = {k: float(t.value) / (weights[k] or 1.0) for k, t in totals.items()}
+  return means, weights
+
+
+def _save(
+  store: Store,
+  step: int,
+  state: State,
+  plan: Plan,
+  watch: _Watch,
+  observers: Sequence[Observer],
+) -> None:
+  watch.flush()  # Only a state whose numbers are healthy is saved.
+  store.save(step, state, plan.about)
   for observer in observers:
     observer.saved(step)

@@ -50,11 +50,11 @@ class AdamW:
     if self.cosine_steps is not None:
       rate = optax.cosine_decay_schedule(rate, self.cosine_steps)
     adamw = optax.adamw(
-        rate,
-        b1=self.b1,
-        b2=self.b2,
-        eps=self.epsilon,
-        weight_decay=self.weight_decay,
+      rate,
+      b1=self.b1,
+      b2=self.b2,
+      eps=self.epsilon,
+      weight_decay=self.weight_decay,
     )
     if self.clip_norm is None:
       return adamw
@@ -74,13 +74,13 @@ class Learner(NamedTuple):
 
 
 def optimise(
-    loss: Loss,
-    weights: Mapping[str, float],
-    optimiser: optax.GradientTransformation,
-    learner: Learner,
-    batches: PyTree,
-    *,
-    micro_batches: int,
+  loss: Loss,
+  weights: Mapping[str, float],
+  optimiser: optax.GradientTransformation,
+  learner: Learner,
+  batches: PyTree,
+  *,
+  micro_batches: int,
 ) -> tuple[Learner, dict[str, Total]]:
   """One optimiser step for each of several batches, in order.
 
@@ -99,13 +99,13 @@ def optimise(
 
   def one(learner: Learner, batch: PyTree) -> tuple[Learner, dict[str, Total]]:
     gradient, metrics = accumulated_gradient(
-        loss, weights, learner.params, batch, micro_batches=micro_batches
+      loss, weights, learner.params, batch, micro_batches=micro_batches
     )
     change, state = optimiser.update(
-        gradient, learner.optimiser, learner.params
+      gradient, learner.optimiser, learner.params
     )
     params = optax.apply_updates(learner.params, change)
-    norm = Total(optax.global_norm(gradient), jnp.ones(()))
+    norm = Total(optax.tree.norm(gradient), jnp.ones(()))
     return Learner(params, state), metrics | {"gradient_norm": norm}
 
   return jax.lax.scan(one, learner, batches)

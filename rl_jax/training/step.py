@@ -40,7 +40,7 @@ def split_rows(batch: PyTree, parts: int) -> PyTree:
     rows = x.shape[0]
     if parts < 1 or rows % parts:
       raise ValueError(
-          f"{rows} rows cannot be split into {parts} equal micro-batches"
+        f"{rows} rows cannot be split into {parts} equal micro-batches"
       )
     return jnp.swapaxes(x.reshape(rows // parts, parts, *x.shape[1:]), 0, 1)
 
@@ -55,18 +55,18 @@ def merged(parts: PyTree) -> PyTree:
 def mean_loss(terms: Terms, weights: Mapping[str, float]) -> Float[Array, ""]:
   """sum over terms of weight * mean."""
   return sum(
-      (weights[name] * total.mean() for name, total in terms.items()),
-      start=jnp.zeros(()),
+    (weights[name] * total.mean() for name, total in terms.items()),
+    start=jnp.zeros(()),
   )
 
 
 def accumulated_gradient(
-    loss: Loss,
-    weights: Mapping[str, float],
-    params: PyTree,
-    batch: PyTree,
-    *,
-    micro_batches: int,
+  loss: Loss,
+  weights: Mapping[str, float],
+  params: PyTree,
+  batch: PyTree,
+  *,
+  micro_batches: int,
 ) -> tuple[PyTree, dict[str, Total]]:
   """Gradient of a weighted sum of means, each with its own denominator.
 
@@ -98,8 +98,7 @@ def accumulated_gradient(
   terms = jax.eval_shape(loss, params, first)[0]
   if set(terms) != set(weights):
     raise ValueError(
-        f"the loss has terms {sorted(terms)} but weights name"
-        f" {sorted(weights)}"
+      f"the loss has terms {sorted(terms)} but weights name {sorted(weights)}"
     )
 
   def term_weights(part: PyTree) -> dict[str, jax.Array]:
@@ -109,7 +108,11 @@ def accumulated_gradient(
   def scaled(params: PyTree, part: PyTree, whole: dict[str, jax.Array] | None):
     totals, metrics = loss(params, part)
     # The only part is the whole batch; otherwise divide by its weights.
-    over = {k: Total(v.value, whole[k]) for k, v in totals.items()} if whole else totals
+    over = (
+      {k: Total(v.value, whole[k]) for k, v in totals.items()}
+      if whole
+      else totals
+    )
     value = mean_loss(over, weights)
     kept = dict(metrics) | {f"loss/{k}": v for k, v in totals.items()}
     return value, kept

@@ -1,0 +1,72 @@
+"""What every program is put together from, whatever it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rl_jax.data.source import start as cursor_start
+from rl_jax.training.state import State
+
+if TYPE_CHECKING:
+  import optax
+  from jaxtyping import Array, Key, PyTree
+
+__all__ = ["Evaluation", "evaluation_of", "fresh_state", "params_axes"]
+
+
+class Evaluation(NamedTuple):
+  """How a program is evaluated.
+
+  Attributes:
+    function: (state, frozen) -> (metrics, pictures).
+    frozen: arrays that it needs and nothing trains.
+    every: steps between two evaluations.
+  """
+
+  function: Callable[[State, Any], tuple[Any, Any]]
+  frozen: PyTree
+  every: int
+
+
+def evaluation_of(
+  experiment: Any, load: Callable[[Any], PyTree]
+) -> Evaluation | None:
+  """The experiment's evaluation, or None where it wants none.
+
+  Args:
+    experiment: has `evaluation`, a component or None.
+    load: parameters of an earlier experiment, for judges.
+
+  Returns:
+    The evaluation as a pure function with what it needs.
+  """
+  if experiment.evaluation is None:
+    return None
+  function, frozen = experiment.evaluation.build(experiment, load)
+  return Evaluation(function, frozen, experiment.evaluation.every)
+
+
+def fresh_state(
+  key: Key[Array, ""],
+  params: PyTree,
+  optimiser: optax.GradientTransformation,
+  memory: dict[str, PyTree],
+) -> State:
+  """The state of a run that has done nothing yet."""
+  return State(
+    step=jnp.zeros((), jnp.int32),
+    cursor=jax.tree.map(jnp.asarray, cursor_start()),
+    key=jax.random.key_data(key),
+    params=params,
+    optimiser=optimiser.init(params),
+    memory=memory,
+  )
+
+
+def params_axes(model: Any) -> PyTree:
+  """Logical names of the axes of a model's parameters."""
+  return model.logical_axes(jax.eval_shape(model.init, jax.random.key(0)))

@@ -1,0 +1,1 @@
+"""The engine: one state, one step, one loop, for every family."""
