@@ -24,6 +24,8 @@ __all__ = [
   "group_tokens",
   "over_constant",
   "over_groups",
+  "over_rows",
+  "over_segments",
   "over_sequences",
   "over_tokens",
 ]
@@ -225,6 +227,106 @@ def over_constant(
   return Total(
     jnp.sum(keep(loss, mask)) / divisor, _count(jnp.any(mask, axis=-1))
   )
+
+
+def over_rows(
+  loss: Float[Array, "*batch time"],
+  mask: Bool[Array, "*batch time"],
+  valid: Bool[Array, "*batch"],
+  *,
+  divisor: float,
+) -> Total:
+  """Sum of each row over a constant, averaged over rows that may be empty.
+
+      value = sum_i valid_i (1/divisor) sum_t mask_it loss_it
+      weight = #{i: valid_i}
+
+  `over_constant` leaves rows without a counted token out of the weight; here
+  they dilute the mean, as they do where the batch size divides. Padding rows
+  are those that are not valid. TRL's "dr_grpo" is this with the longest
+  allowed response as divisor. verl's "seq-mean-token-sum-norm" does not
+  divide by the B rows of the whole batch at all: divide by its constant over
+  B, and the two B cancel.
+
+  Args:
+    loss: one value per token.
+    mask: true = counts; elsewhere `loss` may hold anything.
+    valid: true for the rows that count, empty or not.
+    divisor: tokens; must be positive.
+
+  Returns:
+    The Total whose mean is the mean over valid rows of their scaled sums.
+
+  Raises:
+    ValueError: if `divisor` is not positive.
+
+  >>> mask = jnp.array([[True, True], [False, False]])
+  >>> loss = jnp.array([[1.0, 3.0], [9.0, 9.0]])
+  >>> over_rows(loss, mask, jnp.array([True, True]), divisor=2.0).mean().item()
+  1.0
+  """
+  if not divisor > 0:
+    raise ValueError(f"divisor must be positive, got {divisor}")
+  counted = mask & valid[..., None]
+  return Total(jnp.sum(keep(loss, counted)) / divisor, _count(valid))
+
+
+def over_segments(
+  loss: Float[Array, "*batch time"],
+  mask: Bool[Array, "*batch time"],
+  segment: Int[Array, "*batch time"],
+  *,
+  divisor: float | None,
+) -> Total:
+  """`over_sequences` and `over_constant` for rows that pack several sequences.
+
+      value = sum_{i,s} (1/d_is) sum_{t: segment_it = s} mask_it loss_it
+      weight = number of sequences with a counted token
+
+  d_is is the number of counted tokens of the sequence, or the constant. The
+  same Total as of the same sequences in rows of their own. `over_tokens`
+  needs no ids to be right for packed rows.
+
+  Args:
+    loss: one value per token.
+    mask: true = counts; elsewhere `loss` may hold anything.
+    segment: id of the sequence that each token belongs to, any positive
+      integer; 0 = padding. A sequence lies within one row.
+    divisor: a constant number of tokens, positive; None for each sequence's
+      own.
+
+  Returns:
+    The Total whose mean is the mean over sequences.
+
+  Raises:
+    ValueError: if `divisor` is a number that is not positive.
+
+  >>> loss = jnp.array([[1.0, 1.0, 1.0, 5.0, 9.0]])
+  >>> segment = jnp.array([[1, 1, 1, 2, 0]])
+  >>> over_segments(loss, segment > 0, segment, divisor=None).mean().item()
+  3.0
+  """
+  if divisor is not None and not divisor > 0:
+    raise ValueError(f"divisor must be positive or None, got {divisor}")
+  counted = mask & (segment > 0)
+  tokens = jnp.vectorize(_tokens_alike, signature="(t),(t)->(t)")(
+    counted, segment
+  )
+  share = jnp.where(counted, 1.0 / jnp.maximum(tokens, 1), 0.0)
+  scale = share if divisor is None else 1.0 / divisor
+  return Total(jnp.sum(keep(loss, counted) * scale), jnp.sum(share))
+
+
+def _tokens_alike(counted, segment):
+  """How many counted tokens carry the id of each token of one row."""
+  order = jnp.argsort(segment)
+  ids = segment[order]
+  # Equal ids are now adjacent: number the runs, count in each, sort back.
+  run = jnp.cumsum(ids != jnp.roll(ids, 1))
+  tokens = jax.ops.segment_sum(
+    counted[order].astype(jnp.int32), run, order.size + 1
+  )
+  return jnp.zeros_like(run).at[order].set(tokens[run])
 
 
 def _count(mask: Bool[Array, "*any"]) -> Float[Array, ""]:

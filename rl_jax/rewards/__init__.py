@@ -2,6 +2,16 @@
 
 from rl_jax.rewards.classifier import ClassifierReward
 from rl_jax.rewards.combine import Sum, Verdict
+from rl_jax.rewards.shaping import (
+  at_last_token,
+  clipped_reward,
+  kl_shaped,
+  length_penalised,
+  overlong_penalty,
+  penalised_if_unfinished,
+  relative_length_reward,
+  replaced_if_unfinished,
+)
 from rl_jax.rewards.transforms import (
   class_match,
   log_likelihood_reward,
@@ -12,7 +22,15 @@ __all__ = [
   "ClassifierReward",
   "Sum",
   "Verdict",
+  "at_last_token",
   "class_match",
+  "clipped_reward",
+  "kl_shaped",
+  "length_penalised",
   "log_likelihood_reward",
+  "overlong_penalty",
+  "penalised_if_unfinished",
+  "relative_length_reward",
+  "replaced_if_unfinished",
   "weighted_sum",
 ]

@@ -1,0 +1,87 @@
+"""Shape checking, warnings and devices for every test.
+
+Annotations of the library are jaxtyping strings that nothing evaluates at run
+time, so that a pure floor needs jax and numpy only. Tests evaluate them: the
+package is imported with TYPE_CHECKING true and with jaxtyping's import hook,
+and beartype then checks every call's shapes and dtypes.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Both are read when jax is imported: libtpu is not asked for, and the CPU
+# pretends to be eight devices, on which the results must not depend.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = " ".join(
+  (
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_force_host_platform_device_count=8",
+  )
+).strip()
+
+import importlib
+import pkgutil
+import typing
+
+# Whatever the checked modules import must be loaded before TYPE_CHECKING is
+# changed: other packages keep circular or missing imports under it.
+import beartype  # noqa: F401
+import flax.linen  # noqa: F401
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import optax  # noqa: F401
+import pytest
+
+import rl_jax
+
+# A shape that broadcasts by accident is a wrong loss that nothing reports.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+CHECKED = (
+  "types",
+  "masks",
+  "reduce",
+  "flow",
+  "log_probs",
+  "divergences",
+  "ratios",
+  "losses",
+  "advantages",
+  "rewards",
+  "controllers",
+  "sampling",
+  "models",
+)
+
+
+def _import_checked() -> None:
+  """Import every module of the checked packages under the import hook."""
+  roots = {f"rl_jax.{name}" for name in CHECKED}
+  found = [
+    module.name
+    for module in pkgutil.iter_modules(rl_jax.__path__, "rl_jax.")
+    if module.name in roots
+  ]
+  for name in found:
+    module = importlib.import_module(name)
+    for child in pkgutil.walk_packages(
+      getattr(module, "__path__", ()), f"{name}."
+    ):
+      importlib.import_module(child.name)
+
+
+typing.TYPE_CHECKING = True
+try:
+  with jaxtyping.install_import_hook("rl_jax", "beartype.beartype"):
+    _import_checked()
+finally:
+  typing.TYPE_CHECKING = False
+
+
+@pytest.fixture(autouse=True)
+def _doctest_names(doctest_namespace: dict[str, object]) -> None:
+  """Doctests of the library use these without importing them."""
+  doctest_namespace.update(jax=jax, jnp=jnp, np=np)
