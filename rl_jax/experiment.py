@@ -105,8 +105,10 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trained:
-  """Start from the result of another experiment, which is run first if its
-  result is not there yet (results are found by the experiment's hash)."""
+  """Start from the result of another experiment.
+
+  It is run first if its result, found by its hash, is not there yet.
+  """
 
   by: Experiment
   """The experiment whose final parameters are used."""

@@ -56,9 +56,11 @@ class _Chain(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DenoisingPolicyGradient:
-  """PPO over denoising steps: DDPO (arXiv:2305.13301) with a DDIM sampler and
-  a per-prompt history, Flow-GRPO (arXiv:2505.05470) with an SDE sampler and
-  group-relative advantages.
+  """PPO over denoising steps.
+
+  DDPO (arXiv:2305.13301) with a DDIM sampler and a per-prompt history;
+  Flow-GRPO (arXiv:2505.05470) with an SDE sampler and group-relative
+  advantages.
   """
 
   group_size: int

@@ -6,4 +6,10 @@ from rl_jax.models.guided import Guided
 from rl_jax.models.protocol import VelocityModel
 from rl_jax.models.velocity_mlp import VelocityMLP
 
-__all__ = ["Classifier", "FlowTransformer", "Guided", "VelocityMLP", "VelocityModel"]
+__all__ = [
+  "Classifier",
+  "FlowTransformer",
+  "Guided",
+  "VelocityMLP",
+  "VelocityModel",
+]

@@ -258,7 +258,7 @@ def _sums(x: jax.Array) -> UInt32[Array, "2"]:
   if x.dtype == jnp.bool_:
     x = x.astype(jnp.uint8)
   if x.dtype.itemsize > 4:  # float64 as pairs of words
-    words = jax.lax.bitcast_convert_type(x, jnp.uint32).reshape(x.shape + (2,))
+    words = jax.lax.bitcast_convert_type(x, jnp.uint32).reshape(*x.shape, 2)
   else:
     kind = np.dtype(f"uint{8 * x.dtype.itemsize}")
     words = jax.lax.bitcast_convert_type(x, kind).astype(jnp.uint32)
@@ -275,8 +275,10 @@ def _sums(x: jax.Array) -> UInt32[Array, "2"]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-  """Keeps threads of Orbax from printing dozens of tracebacks about the one
-  failure that the caller is told of in one line."""
+  """Keeps threads of Orbax from printing dozens of tracebacks.
+
+  They are about the one failure that the caller is told of in one line.
+  """
   logs = [logging.getLogger(name) for name in ("asyncio", "absl")]
   thread_hook, object_hook = threading.excepthook, sys.unraisablehook
 

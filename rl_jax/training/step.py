@@ -13,17 +13,16 @@ from rl_jax.reduce import Total
 if TYPE_CHECKING:
   from jaxtyping import Array, Float, PyTree
 
-__all__ = ["accumulated_gradient", "merged", "mean_loss", "split_rows"]
+__all__ = ["accumulated_gradient", "mean_loss", "merged", "split_rows"]
 
 type Terms = Mapping[str, Total]
 type Loss = Callable[[Any, Any], tuple[Terms, Terms]]
 
 
 def split_rows(batch: PyTree, parts: int) -> PyTree:
-  """Rows dealt out to `parts` micro-batches, like cards: part j gets rows
-  j, j + parts, j + 2 parts, ...
+  """Rows dealt out to `parts` micro-batches, like cards.
 
-  Dealing, rather than cutting, keeps every device's rows on that device.
+  Part j gets rows j, j + parts, j + 2 parts, ... Dealing, rather than cutting, keeps every device's rows on that device.
 
   Args:
     batch: arrays with rows first.
@@ -53,7 +52,7 @@ def merged(parts: PyTree) -> PyTree:
 
 
 def mean_loss(terms: Terms, weights: Mapping[str, float]) -> Float[Array, ""]:
-  """sum over terms of weight * mean."""
+  """Sum over terms of weight * mean."""
   return sum(
     (weights[name] * total.mean() for name, total in terms.items()),
     start=jnp.zeros(()),
