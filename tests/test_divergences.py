@@ -206,3 +206,97 @@ def test_unknown_normalisation_is_refused() -> None:
   unchecked = inspect.unwrap(divergences.gaussian_mean_kl)
   with pytest.raises(ValueError, match="'other'"):
     unchecked(one, one, one, one, normalisation="other")
+
+
+def test_absolute_log_ratio_has_no_slope_where_both_agree() -> None:
+  def total(p):
+    mask = jnp.array([True, True, False])
+    q = jnp.array([-1.0, -1.0, jnp.nan])
+    return divergences.absolute_log_ratio(p, q, mask).sum()
+
+  value, gradient = jax.value_and_grad(total)(jnp.array([-1.0, -3.0, 0.0]))
+  assert value.item() == 2.0
+  assert gradient.tolist() == [0.0, -1.0, 0.0]
+
+
+def test_straight_through_returns_the_value_to_the_bit() -> None:
+  value, surrogate = jnp.array([1e-3, 0.1]), jnp.array([1e7, -3e5])
+  found = divergences.straight_through(value, surrogate)
+  np.testing.assert_array_equal(found, value)
+
+
+def test_forward_kl_outside_the_support() -> None:
+  narrow, wide = jnp.array([[0.0, 0.0, -jnp.inf]]), jnp.zeros((1, 3))
+  one = jnp.ones(1, bool)
+  forward = divergences.categorical_forward_kl
+  np.testing.assert_allclose(
+    forward(wide, narrow, one), np.log([1.5]), rtol=1e-6
+  )
+  assert jnp.isinf(forward(narrow, wide, one)).all()
+  gradient = jax.grad(lambda z: forward(z, narrow, one).sum())(wide)
+  np.testing.assert_allclose(gradient, [[-1 / 6, -1 / 6, 1 / 3]], atol=1e-6)
+
+
+@pytest.mark.parametrize("mixture", [0.1, 0.5, 0.9])
+def test_jensen_shannon_is_bounded_and_finite(mixture: float) -> None:
+  apart = (
+    jnp.array([[0.0, -jnp.inf, -jnp.inf]]),
+    jnp.array([[-jnp.inf, 0.0, -jnp.inf]]),
+  )
+  one = jnp.ones(1, bool)
+
+  def nats(z):
+    return divergences.categorical_jensen_shannon(
+      z, apart[1], one, mixture=mixture
+    )[0]
+
+  value, gradient = jax.value_and_grad(nats)(apart[0])
+  bound = -mixture * np.log(mixture) - (1 - mixture) * np.log(1 - mixture)
+  assert value.item() == pytest.approx(bound, abs=1e-6)
+  assert jnp.isfinite(gradient).all()
+  assert nats(apart[1]).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_jensen_shannon_is_symmetric_at_one_half_and_a_kl_at_its_ends() -> None:
+  p = jnp.log(jnp.asarray(POLICY, jnp.float32))[None]
+  q = jnp.log(jnp.asarray(REFERENCE, jnp.float32))[None]
+  one = jnp.ones(1, bool)
+
+  def nats(p, q, mixture):
+    return divergences.categorical_jensen_shannon(p, q, one, mixture=mixture)
+
+  half = nats(p, q, 0.5)
+  np.testing.assert_allclose(half, nats(q, p, 0.5), atol=1e-6)
+  with jax.enable_x64(True):
+    p, q = (jnp.log(jnp.asarray(x))[None] for x in (POLICY, REFERENCE))
+    small = 1e-6
+    forward = divergences.categorical_forward_kl(p, q, one)
+    reverse = divergences.categorical_kl(p, q, one)
+    np.testing.assert_allclose(nats(p, q, small) / small, forward, rtol=1e-5)
+    np.testing.assert_allclose(
+      nats(p, q, 1 - small) / small, reverse, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "jensen_shannon"])
+def test_whole_vocabularies_are_masked(name: str) -> None:
+  options = {"mixture": 0.25} if name == "jensen_shannon" else {}
+  logits = jnp.array([[1.0, 2.0], [jnp.nan, jnp.inf]])
+  mask = jnp.array([True, False])
+
+  def one(z):
+    function = getattr(divergences, f"categorical_{name}")
+    return function(z, jnp.zeros((2, 2)), mask, **options)
+
+  assert one(logits)[1] == 0.0
+  gradient = jax.grad(lambda z: one(z).sum())(logits)
+  assert gradient[1].tolist() == [0.0, 0.0]
+  assert gradient[0].any()
+
+
+@pytest.mark.parametrize("mixture", [0.0, 1.0, -0.5, float("nan")])
+def test_mixture_must_mix(mixture: float) -> None:
+  with pytest.raises(ValueError, match=str(mixture)):
+    divergences.categorical_jensen_shannon(
+      jnp.zeros((1, 2)), jnp.zeros((1, 2)), jnp.ones(1, bool), mixture=mixture
+    )

@@ -167,3 +167,80 @@ def test_interval_must_be_ordered(low: float, high: float) -> None:
 def test_maximum_must_be_positive() -> None:
   with pytest.raises(ValueError, match=r"0\.0"):
     ratios.truncated_weight(jnp.ones(1), maximum=0.0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 5.0), (0.0, 2.0)])
+def test_truncated_weight_has_two_ends(low: float, high: float) -> None:
+  found = ratios.truncated_weight(
+    jnp.array([0.1, 1.0, 9.0]), minimum=low, maximum=high
+  )
+  np.testing.assert_allclose(found, [max(low, 0.1), 1.0, high], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("minimum", "maximum"), [(3.0, 2.0), (-1.0, 2.0), (float("nan"), 2.0)]
+)
+def test_ends_must_be_ordered(minimum: float, maximum: float) -> None:
+  with pytest.raises(ValueError, match=f"minimum={minimum}, maximum="):
+    ratios.truncated_weight(jnp.ones(1), minimum=minimum, maximum=maximum)
+
+
+def test_normalised_weights_average_to_one_over_the_whole_batch() -> None:
+  rng = np.random.default_rng(0)
+  weight = jnp.asarray(rng.uniform(0.1, 3.0, (4, 5)), jnp.float32)
+  mask = jnp.asarray(rng.uniform(size=(4, 5)) < 0.7)
+  first = sum(
+    (ratios.weight_moments(weight[i], mask[i]).first for i in range(4)),
+    start=ratios.weight_moments(weight[0], mask[0] & False).first,
+  )
+  found = ratios.normalised_weight(weight, first.mean())
+  assert found[mask].mean().item() == pytest.approx(1.0, abs=1e-6)
+  np.testing.assert_allclose(found / found[0, 0], weight / weight[0, 0], 1e-5)
+
+
+def test_normalising_nothing_gives_zero_and_no_gradient() -> None:
+  one = jnp.ones(2)
+  assert not ratios.normalised_weight(one, jnp.float32(0.0)).any()
+  gradients = jax.grad(
+    lambda w, m: ratios.normalised_weight(w, m).sum(), argnums=(0, 1)
+  )(one, jnp.float32(2.0))
+  assert not gradients[0].any()
+  assert gradients[1] == 0.0
+
+
+def test_row_maximum_sees_what_counts() -> None:
+  weight = jnp.array([[1.0, 5.0, 2.0], [9.0, jnp.nan, 9.0], [3.0, 0.0, 1.0]])
+  mask = jnp.array([[True, False, True], [False] * 3, [True] * 3])
+  assert ratios.row_maximum(weight, mask).tolist() == [2.0, 0.0, 3.0]
+
+
+def test_clamped_log_prob_is_the_clamp_of_the_ratio() -> None:
+  rng = np.random.default_rng(0)
+  log_prob = jnp.asarray(rng.normal(-3, 3, (3, 4)), jnp.float32)
+  other = jnp.asarray(rng.normal(-3, 3, (3, 4)), jnp.float32)
+  mask = jnp.asarray(rng.uniform(size=(3, 4)) < 0.7)
+
+  def clamped(log_prob):
+    near = ratios.clamped_log_prob(log_prob, other, mask, clamp=1.5)
+    return ratios.token_ratio(near, other, mask, clamp=None)
+
+  def direct(log_prob):
+    return ratios.token_ratio(log_prob, other, mask, clamp=1.5)
+
+  np.testing.assert_allclose(clamped(log_prob), direct(log_prob), rtol=1e-5)
+  ours, theirs = (
+    jax.grad(lambda x, f=f: f(x).sum())(log_prob) for f in (clamped, direct)
+  )
+  np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+  assert (ours == 0).any()
+  assert (ours != 0).any()
+
+
+def test_clamped_log_prob_within_the_bound_is_untouched() -> None:
+  log_prob = jnp.array([-1.2345678, -0.1])
+  found = ratios.clamped_log_prob(
+    log_prob, log_prob + 0.3, jnp.ones(2, bool), clamp=1.0
+  )
+  np.testing.assert_array_equal(found, log_prob)
+  with pytest.raises(ValueError, match=r"got 0\.0"):
+    ratios.clamped_log_prob(log_prob, log_prob, jnp.ones(2, bool), clamp=0.0)

@@ -97,17 +97,17 @@ def _neighbours(rows, *, reverse):
   """Moments of the rows of the same group on one side of each row."""
   (weight, *_), owner = rows
   nothing = jnp.zeros((), weight.dtype)
-
-  def add(carry, row):
-    held, of = carry
-    moments, owner = row
-    held = tuple(jnp.where(owner == of, x, 0.0) for x in held)
-    return (_merged(held, moments), owner), held
-
-  _, found = jax.lax.scan(
-    add, ((nothing,) * 3, jnp.full_like(owner[0], -1)), rows, reverse=reverse
-  )
+  start = (nothing, nothing, nothing), jnp.full_like(owner[0], -1)
+  _, found = jax.lax.scan(_add, start, rows, reverse=reverse)
   return found
+
+
+# Defined once, so that calls without jit find the loop already compiled.
+def _add(carry, row):
+  held, of = carry
+  moments, owner = row
+  held = tuple(jnp.where(owner == of, x, 0.0) for x in held)
+  return (_merged(held, moments), owner), held
 
 
 def _merged(first, second):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rl_jax import advantages
 
@@ -39,6 +39,9 @@ class GroupRelative:
   """0 for the population, 1 for the sample standard deviation."""
   epsilon: float
   """Added to the spread."""
+
+  def check(self, data: Any) -> None:
+    """Any data will do: groups are compared within a batch."""
 
   def init(self, num_groups: int) -> PyTree:
     """An empty memory."""
@@ -81,6 +84,20 @@ class PromptStatistics:
   """Remembered rewards needed before a prompt's own history is used."""
   epsilon: float = 1e-6
   """Added to the standard deviation."""
+
+  def check(self, data: Any) -> None:
+    """Refuses data whose batches are not the same prompts in the same order.
+
+    Raises:
+      ValueError: if it shuffles, or a batch is not one pass over it.
+    """
+    prompts = len(data.source())
+    if data.shuffle or data.rows != prompts:
+      raise ValueError(
+        "a history per prompt needs every batch to be all prompts in their"
+        f" order, but the data has {prompts} prompts, rows = {data.rows},"
+        f" shuffle = {data.shuffle}"
+      )
 
   def init(self, num_groups: int) -> PyTree:
     """An empty memory."""

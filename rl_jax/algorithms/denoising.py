@@ -124,6 +124,7 @@ class DenoisingPolicyGradient:
         f"fraction = {self.fraction} of {self.sampler.steps} steps leaves"
         " none to train"
       )
+    self.advantage.check(data)
     optimiser = self.optimiser()
 
     def memory(params: PyTree) -> dict[str, PyTree]:

@@ -136,6 +136,12 @@ class AdvantageWeightedMatching:
         f"{type(self.sampler).__name__} has no schedule of flow times to"
         " train at; use EulerOde, FlowSde or SaSolver"
       )
+    # More times than the schedule has are refused here, before compiling.
+    jax.eval_shape(
+      lambda key: self.times(key, self.sampler.schedule, rows),
+      jax.random.key(0),
+    )
+    self.advantage.check(data)
     keeps_slow = self.slow_weight > 0 or self.behaviour == "slow"
 
     def memory(params: PyTree) -> dict[str, PyTree]:

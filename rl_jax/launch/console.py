@@ -108,6 +108,8 @@ class Console:
         f"stopped by {signal_name(outcome.signal)} at step {outcome.step} of"
         f" {self._steps}, saved"
       )
+    elif outcome.error is not None:
+      how = f"failed after step {outcome.step} of {self._steps}"
     else:
       how = f"finished, step {outcome.step}"
     numbers = _text(self._chosen(outcome.evaluation))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import errno
 import os
@@ -196,19 +195,14 @@ def _train(
     _say_changes(screen, written, experiment)
   reports: list[Report] = []
 
-  with contextlib.ExitStack() as open_now:
+  def watch(stage: Experiment, workdir: Path) -> Sequence[Observer]:
+    reports.append(Report(workdir, stage))
+    if options.quiet:
+      return Records(workdir), reports[-1]
+    _say(screen, f"{stage.name} ({stage.hash}) in {workdir}")
+    return Records(workdir), Console(stage.name, screen=screen), reports[-1]
 
-    def watch(stage: Experiment, workdir: Path) -> Sequence[Observer]:
-      records = Records(workdir)
-      open_now.callback(records.close)
-      reports.append(Report(workdir, stage))
-      if options.quiet:
-        return records, reports[-1]
-      _say(screen, f"{stage.name} ({stage.hash}) in {workdir}")
-      console = Console(stage.name, screen=screen)
-      open_now.callback(console.close)
-      return records, console, reports[-1]
-
+  try:
     outcome = train(
       experiment,
       workdir=options.workdir,
@@ -216,9 +210,11 @@ def _train(
       resume_from=options.resume_from,
       command=command,
     )
-  if reports and reports[-1].verdict:
-    _say(screen, reports[-1].verdict)
-    _say(screen, f"report: {reports[-1].path}")
+    if reports and reports[-1].verdict:
+      _say(screen, reports[-1].verdict)
+  finally:
+    if reports and reports[-1].path:
+      _say(screen, f"report: {reports[-1].path}")
   return _ending(screen, outcome, command)
 
 

@@ -102,6 +102,8 @@ def verdict(judged: Sequence[Judged], steps: int, outcome: Outcome) -> str:
       for j in outside
     )
     said = f"not as expected: {faults}"
+  if outcome.error is not None:
+    return f"Failed: {outcome.error}; until then {said}."
   if outcome.signal is not None:
     return (
       f"Stopped by {signal_name(outcome.signal)} at step {outcome.step} of"

@@ -15,10 +15,7 @@ per row (`sequence_log_prob_sum`) or per segment of a packed row
 (`segment_log_prob_sum`).
 """
 
-from rl_jax.log_probs.chunked import (
-  chunked_log_prob,
-  chunked_log_prob_and_entropy,
-)
+from rl_jax.log_probs.chunked import TokenScores, chunked_log_prob
 from rl_jax.log_probs.gaussian import (
   event_axes,
   gaussian_log_prob_mean,
@@ -44,9 +41,9 @@ from rl_jax.log_probs.tokens import token_entropy, token_log_prob
 __all__ = [
   "NextToken",
   "Support",
+  "TokenScores",
   "at_own_position",
   "chunked_log_prob",
-  "chunked_log_prob_and_entropy",
   "event_axes",
   "gaussian_log_prob_mean",
   "gaussian_log_prob_sum",

@@ -30,7 +30,6 @@ class Plan(NamedTuple):
   pieces: int
   temperature: float
   soft_cap: float | None
-  entropy: bool
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -54,10 +53,9 @@ def _forward(plan, hidden, embedding, token):
       shift = largest - raised
       below = z - raised[..., None, None]
       weight = block.only(jnp.exp(below), 0.0)
-      if plan.entropy:
-        # sum exp(z - m) (z - m), where m is the largest logit so far.
-        spread = jnp.exp(shift) * (spread + shift * total)
-        spread += jnp.sum(weight * below, axis=(-2, -1))
+      # sum exp(z - m) (z - m), where m is the largest logit so far.
+      spread = jnp.exp(shift) * (spread + shift * total)
+      spread += jnp.sum(weight * below, axis=(-2, -1))
       total = jnp.exp(shift) * total + jnp.sum(weight, axis=(-2, -1))
       own += jnp.sum(jnp.where(block.holds(target), z, 0.0), axis=(-2, -1))
       return raised, total, spread, own
@@ -93,7 +91,6 @@ def _forward(plan, hidden, embedding, token):
 def _backward(plan, saved, cotangents):
   hidden, embedding, token, normaliser, entropy = saved
   dtype = _accumulator(hidden, embedding)
-  by_log_prob, by_entropy = cotangents
   columns = _count(hidden.shape[1], plan.columns)
 
   def entries(j, carry):
@@ -106,17 +103,17 @@ def _backward(plan, saved, cotangents):
       # Columns of a last block that the one before had already.
       new = start + jnp.arange(plan.columns) >= i * plan.columns
       features = _columns(plan, hidden, start)
-      slope = jnp.where(new[None], _columns(plan, by_log_prob, start), 0.0)
+      slope, bend = (
+        jnp.where(new[None], _columns(plan, x, start), 0.0)[..., None, None]
+        for x in cotangents
+      )
       z, rise = block.logits(features)
       log_p = z - _columns(plan, normaliser, start)[..., None, None]
-      by_weight = slope[..., None, None]
-      if plan.entropy:
-        bend = jnp.where(new[None], _columns(plan, by_entropy, start), 0.0)
-        nats = _columns(plan, entropy, start)[..., None, None]
-        by_weight = by_weight + bend[..., None, None] * (log_p + nats)
+      nats = _columns(plan, entropy, start)[..., None, None]
+      by_weight = slope + bend * (log_p + nats)
       by_logit = -jnp.exp(log_p) * by_weight
       holds = block.holds(_columns(plan, token, start))
-      by_logit += jnp.where(holds, slope[..., None, None], 0.0)
+      by_logit += jnp.where(holds, slope, 0.0)
       by_logit = block.only(by_logit, 0.0) * rise
       here = _product("rtpe,ped->rtd", by_logit, block.vectors)
       here += _columns(plan, by_hidden, start)

@@ -10,7 +10,7 @@ three numbers per token.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
 
@@ -24,11 +24,23 @@ from rl_jax.log_probs.tokens import (
 if TYPE_CHECKING:
   from jaxtyping import Array, Bool, Float, Int
 
-__all__ = ["chunked_log_prob", "chunked_log_prob_and_entropy"]
+__all__ = ["TokenScores", "chunked_log_prob"]
 
 # A vocabulary sharded over up to this many devices (a power of two) is walked
 # in step by all of them: a block takes some entries of each piece.
 _PIECES = 64
+
+
+class TokenScores(NamedTuple):
+  """What a distribution says of a token, and what it is like.
+
+  Attributes:
+    log_prob: log p of the token, nats.
+    entropy: H of the distribution, nats.
+  """
+
+  log_prob: Float[Array, "*batch time"]
+  entropy: Float[Array, "*batch time"]
 
 
 def chunked_log_prob(
@@ -41,17 +53,18 @@ def chunked_log_prob(
   chunk_vocabulary: int,
   temperature: float,
   soft_cap: float | None,
-) -> Float[Array, "*batch time"]:
-  """Log-probability of each token, a block of the logits at a time.
+) -> TokenScores:
+  """Log-probability of each token and entropy, a block of logits at a time.
 
       z = cap(hidden embedding^T) / temperature
       log p_t = z_t[token_t] - log sum_v exp z_t[v]
+      H_t = -sum_v p_v log p_v,   p = softmax(z_t)
 
-  The value and, in `hidden` and `embedding`, the gradient of
-  `token_log_prob` of the product, in memory for one block of it. Four
-  products of the size of the logits are computed where the full form
-  computes three. Sums are taken in at least float32, whatever the inputs.
-  Reverse mode only, once.
+  The values and, in `hidden` and `embedding`, the gradients of
+  `token_log_prob` and `token_entropy` of the product, in memory for one block
+  of it. Four products of the size of the logits are computed where the full
+  form computes three; the entropy adds none. Sums are taken in at least
+  float32, whatever the inputs. Reverse mode only, once.
 
   The distribution is over the whole vocabulary: a set such as top-p's is not
   known before all logits of a token are. Use `support_log_prob` where tokens
@@ -73,14 +86,14 @@ def chunked_log_prob(
       None if it has none.
 
   Returns:
-    log p in nats, at least float32; 0 with zero gradient where masked. An id
-    out of range gives NaN if only run time can see it.
+    log p and H in nats, at least float32; 0 with zero gradient where masked.
+    An id out of range gives a log p of NaN if only run time can see it.
 
   Raises:
     ValueError: if a chunk is less than one, `temperature` or `soft_cap` is
       not positive, or a counted id is seen to be out of range.
 
-  >>> log_prob = chunked_log_prob(
+  >>> log_prob, _ = chunked_log_prob(
   ...   jnp.array([[1.0, 0.0]]),
   ...   jnp.log(jnp.array([[0.25, 1.0], [0.75, 1.0]])),
   ...   jnp.array([1]),
@@ -93,121 +106,35 @@ def chunked_log_prob(
   >>> jnp.exp(log_prob).round(5).tolist()
   [0.75]
   """
-  plan = _plan(
-    hidden,
-    embedding,
-    chunk_tokens=chunk_tokens,
-    chunk_vocabulary=chunk_vocabulary,
-    temperature=temperature,
-    soft_cap=soft_cap,
-    entropy=False,
-  )
-  return _run(plan, hidden, embedding, token, mask)[0]
-
-
-def chunked_log_prob_and_entropy(
-  hidden: Float[Array, "*batch time width"],
-  embedding: Float[Array, "vocabulary width"],
-  token: Int[Array, "*batch time"],
-  mask: Bool[Array, "*batch time"],
-  *,
-  chunk_tokens: int,
-  chunk_vocabulary: int,
-  temperature: float,
-  soft_cap: float | None,
-) -> tuple[Float[Array, "*batch time"], Float[Array, "*batch time"]]:
-  """`chunked_log_prob` together with the entropy, from the same blocks.
-
-      H_t = -sum_v p_v log p_v,   p = softmax(z_t)
-
-  Both have exact gradients in `hidden` and `embedding`.
-
-  Args:
-    hidden: as in `chunked_log_prob`.
-    embedding: as there.
-    token: as there.
-    mask: as there.
-    chunk_tokens: as there.
-    chunk_vocabulary: as there.
-    temperature: as there.
-    soft_cap: as there.
-
-  Returns:
-    log p and H in nats, at least float32; 0 with zero gradient where masked.
-
-  Raises:
-    ValueError: as `chunked_log_prob`.
-
-  >>> _, entropy = chunked_log_prob_and_entropy(
-  ...   jnp.ones((1, 2)),
-  ...   jnp.ones((4, 2)),
-  ...   jnp.array([1]),
-  ...   jnp.array([True]),
-  ...   chunk_tokens=1,
-  ...   chunk_vocabulary=2,
-  ...   temperature=1.0,
-  ...   soft_cap=None,
-  ... )
-  >>> jnp.exp(entropy).round(5).tolist()
-  [4.0]
-  """
-  plan = _plan(
-    hidden,
-    embedding,
-    chunk_tokens=chunk_tokens,
-    chunk_vocabulary=chunk_vocabulary,
-    temperature=temperature,
-    soft_cap=soft_cap,
-    entropy=True,
-  )
-  log_prob, entropy = _run(plan, hidden, embedding, token, mask)
-  return log_prob, entropy
-
-
-def _plan(
-  hidden,
-  embedding,
-  *,
-  chunk_tokens,
-  chunk_vocabulary,
-  temperature,
-  soft_cap,
-  entropy,
-):
+  require_scale(temperature, soft_cap)
   for name, chunk in (
     ("chunk_tokens", chunk_tokens),
     ("chunk_vocabulary", chunk_vocabulary),
   ):
     if chunk < 1:
       raise ValueError(f"{name} must be at least 1, got {chunk}")
-  require_scale(temperature, soft_cap)
-  *batch, time, _ = hidden.shape
-  vocabulary = embedding.shape[0]
+  *batch, time, width = hidden.shape
+  rows, vocabulary = math.prod(batch), embedding.shape[0]
+  require_tokens(token, mask, vocabulary)
+  safe, known = known_tokens(token, mask, vocabulary)
   pieces = math.gcd(vocabulary, _PIECES)
   while pieces > chunk_vocabulary:
     pieces //= 2
-  return Plan(
-    columns=even(time, chunk_tokens // max(math.prod(batch), 1)),
+  plan = Plan(
+    columns=even(time, chunk_tokens // max(rows, 1)),
     entries=even(vocabulary // pieces, chunk_vocabulary // pieces),
     pieces=pieces,
     temperature=temperature,
     soft_cap=soft_cap,
-    entropy=entropy,
   )
-
-
-def _run(plan, hidden, embedding, token, mask):
-  vocabulary, width = embedding.shape
-  require_tokens(token, mask, vocabulary)
-  safe, known = known_tokens(token, mask, vocabulary)
-  *batch, time = token.shape
-  rows = math.prod(batch)
   log_prob, entropy = blockwise(
     plan,
     jnp.where(mask[..., None], hidden, 0).reshape(rows, time, width),
-    embedding.reshape(plan.pieces, vocabulary // plan.pieces, width),
+    embedding.reshape(pieces, vocabulary // pieces, width),
     safe.reshape(rows, time),
   )
   log_prob = jnp.where(known, log_prob.reshape(token.shape), jnp.nan)
-  entropy = entropy.reshape(token.shape)
-  return jnp.where(mask, log_prob, 0.0), jnp.where(mask, entropy, 0.0)
+  return TokenScores(
+    jnp.where(mask, log_prob, 0.0),
+    jnp.where(mask, entropy.reshape(token.shape), 0.0),
+  )

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from rl_jax.divergences import absolute_log_ratio
 from rl_jax.losses.policy import (
   PolicyLoss,
   clipped_policy_terms,
@@ -137,6 +138,9 @@ def covariance_penalty_loss(
       l_t = -A_t r_t + weight |d_t| spared_t
       d = log_prob - behaviour_log_prob,   r = exp(d)
 
+  On policy the penalty has no slope, so the first of several updates is the
+  plain policy gradient.
+
   Args:
     log_prob: log pi(a_t | s_t) of the policy being trained, nats.
     behaviour_log_prob: the same of the policy that acted. No gradient flows
@@ -167,8 +171,7 @@ def covariance_penalty_loss(
   if not weight >= 0:
     raise ValueError(f"weight must not be negative, got {weight}")
   ratio = importance_ratio(log_prob, behaviour_log_prob, mask)
-  behaviour = jax.lax.stop_gradient(keep(behaviour_log_prob, mask))
-  change = jnp.abs(keep(log_prob, mask) - behaviour)
+  change = absolute_log_ratio(log_prob, behaviour_log_prob, mask)
   advantage = jax.lax.stop_gradient(keep(advantage, mask))
   loss = -advantage * ratio + weight * jnp.where(spared, change, 0.0)
   return PolicyLoss(loss, jax.lax.stop_gradient(ratio), jnp.zeros_like(mask))

@@ -58,7 +58,7 @@ class Observer(Protocol):
     ...
 
   def ended(self, outcome: Outcome) -> None:
-    """The loop is over."""
+    """The loop is over, also by an error; nothing follows."""
     ...
 
 
@@ -66,11 +66,13 @@ class Outcome(NamedTuple):
   """How a run ended.
 
   Attributes:
-    status: "finished", or "stopped" by a signal with everything saved.
+    status: "finished", "stopped" by a signal with everything saved, or
+      "failed".
     step: steps taken.
     signal: number of the signal that stopped it, or None.
     seconds: time in the loop, this process.
     evaluation: the last evaluation's metrics.
+    error: what went wrong, or None.
   """
 
   status: str
@@ -78,6 +80,7 @@ class Outcome(NamedTuple):
   signal: int | None
   seconds: float
   evaluation: dict[str, float]
+  error: str | None = None
 
 
 class Plan(NamedTuple):
@@ -133,10 +136,10 @@ def run_loop(
   cursor = Cursor(*(np.int32(x) for x in jax.device_get(state.cursor)))
   step = int(jax.device_get(state.step))
   watch = _Watch(plan, compiled.first_step, observers, first=step)
-  for observer in observers:
-    observer.started(step=step, steps=plan.steps)
   with _signals() as caught:
     try:
+      for observer in observers:
+        observer.started(step=step, steps=plan.steps)
       if step == 0:
         if not store.steps():
           _save(store, 0, state, plan, watch, observers)
@@ -168,14 +171,16 @@ def run_loop(
           _save(store, step, state, plan, watch, observers)
       watch.flush()
       store.wait()
-    except doctor.Collapse as error:
-      # The save that may be under way is of an earlier, healthy step.
-      store.wait()
-      good = store.steps()
-      raise doctor.Collapse(
-        f"{error}; last good checkpoint:"
-        f" {store.directory / str(good[-1]) if good else 'none'}"
-      ) from None
+    except BaseException as error:
+      collapsed = isinstance(error, doctor.Collapse)
+      told = _with_last_good(error, store) if collapsed else error
+      said = f"{told}" or type(told).__name__
+      last = watch.last_evaluation
+      outcome = Outcome("failed", step, None, watch.seconds(), last, said)
+      _tell_failed(observers, outcome, told)
+      if told is error:
+        raise
+      raise told from None
   stopped = step < plan.steps
   outcome = Outcome(
     status="stopped" if stopped else "finished",
@@ -251,6 +256,25 @@ def _signals() -> Iterator[list[int]]:
   finally:
     for kind, handler in zip(kinds, before, strict=True):
       signal.signal(kind, handler)
+
+
+def _with_last_good(error: doctor.Collapse, store: Store) -> doctor.Collapse:
+  # The save that may be under way is of an earlier, healthy step.
+  store.wait()
+  good = store.steps()
+  where = store.directory / str(good[-1]) if good else "none"
+  return doctor.Collapse(f"{error}; last good checkpoint: {where}")
+
+
+def _tell_failed(
+  observers: Sequence[Observer], outcome: Outcome, error: BaseException
+) -> None:
+  """Ends every observer; one that cannot must not hide the error itself."""
+  for observer in observers:
+    try:
+      observer.ended(outcome)
+    except Exception as second:
+      error.add_note(f"{type(observer).__name__} could not end: {second}")
 
 
 def _due(step: int, every: int, steps: int) -> bool:

@@ -94,33 +94,23 @@ def test_leave_one_out_scaled_equals_the_moments_of_the_others(
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def difference_of_squares(reward):
-  """The peer's spread of the others, in float32: E[r^2] - E[r]^2."""
-  out = []
-  for i in range(len(reward)):
-    others = np.delete(reward, i)
-    square = np.mean(others**2, dtype=np.float32)
-    variance = square - np.mean(others, dtype=np.float32) ** 2
-    out.append(np.sqrt(max(variance, 0.0) * np.float32(len(others))))
-  return np.array(out)
-
-
 def test_leave_one_out_scaled_does_not_cancel():
-  """A row unlike the others, which are equal: they have no spread at all.
+  """One row unlike the others, which are equal: they have no spread at all.
 
-  0.7 has no exact square in float32: the difference of squares is rounding
-  noise, and the peer's advantage is in the hundreds or thousands.
+  Mean square minus squared mean, the peer's way, leaves rounding noise of
+  three times 0.9 in float32, and an advantage beyond a thousand.
   """
-  reward = np.array([0.7, 0.7, 0.7, 0.7, 0.1], np.float32)
-  noise = difference_of_squares(np.float32([0.7, 0.7, 0.7, 0.7, 0.1]))[-1]
-  assert 0 < noise < 1e-3
-  inputs = jnp.asarray(reward), jnp.zeros(5, jnp.int32), jnp.ones(5, bool)
+  reward = np.array([0.9, 0.9, 0.9, 0.1], np.float32)
+  third = np.float32(3.0)
+  square, mean = np.sum(reward[:3] ** 2) / third, np.sum(reward[:3]) / third
+  noise = np.sqrt((square - mean**2) * third / 2)
+  assert (reward[3] - mean) / noise < -1000
+  inputs = jnp.asarray(reward), jnp.zeros(4, jnp.int32), jnp.ones(4, bool)
   found = leave_one_out_scaled(*inputs, num_groups=1, ddof=1, epsilon=0.0)
-  expected = oracles.without_one_scaled(
-    reward.astype(np.float64), np.zeros(5), np.ones(5, bool), 1, 0.0
-  )
-  np.testing.assert_allclose(found, expected, rtol=1e-6)
-  np.testing.assert_allclose(found[-1], -0.6, rtol=1e-6)
+  np.testing.assert_allclose(found[3], -0.8, rtol=1e-6)
+  spread = np.std(np.float64([0.9, 0.9, 0.1]), ddof=1)
+  alone = 0.9 - (0.9 + 0.9 + 0.1) / 3
+  np.testing.assert_allclose(found[:3], [alone / spread] * 3, rtol=1e-5)
 
 
 def test_leave_one_out_scaled_far_from_zero():

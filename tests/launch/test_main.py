@@ -69,10 +69,12 @@ class Calls(list):
     for observer in watching:
       observer.started(step=0, steps=4)
       observer.measured(Row(4, "evaluation", {"evaluation/x": 0.75}, 1.0, {}))
-    if isinstance(self.ending, BaseException):
-      raise self.ending
+    raised = isinstance(self.ending, BaseException)
+    failed = Outcome("failed", 4, None, 1.0, {}, error=f"{self.ending}")
     for observer in watching:
-      observer.ended(self.ending)
+      observer.ended(failed if raised else self.ending)
+    if raised:
+      raise self.ending
     return self.ending
 
 
@@ -203,6 +205,8 @@ def test_a_run_that_raises_leaves_its_records_whole(toy, calls) -> None:
   calls.ending = Collapse("gone")
   assert command.main(["train", toy]) == 1
   assert Path("runs/toy-1/metrics.csv").read_text().count("\n") == 2
+  page = Path("runs/toy-1/report.html").read_text()
+  assert "Failed: gone; until then as expected" in page
 
 
 def test_an_interrupt_before_the_loop_is_130(toy, calls, capsys) -> None:

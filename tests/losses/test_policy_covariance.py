@@ -107,6 +107,18 @@ def test_penalty_is_added_to_the_spared_only():
     assert found[at].item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
+def test_penalty_has_no_slope_on_policy():
+  log_prob, _, advantage, mask = _case(4)
+  gradient = jax.grad(
+    lambda x: losses.covariance_penalty_loss(
+      x, log_prob, advantage, mask, mask, weight=0.5
+    ).loss.sum()
+  )(log_prob)
+  np.testing.assert_allclose(
+    gradient, jnp.where(mask, -advantage, 0.0), rtol=1e-6
+  )
+
+
 def test_clip_cov_drops_the_chosen_and_keeps_the_denominator():
   """The form of the authors' code: a random few of the middling ones."""
   log_prob, behaviour, advantage, mask = _case(5)

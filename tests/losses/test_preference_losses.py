@@ -67,6 +67,12 @@ def at(loss, *h):
   return np.asarray(loss(rows, jnp.zeros(6), KEPT, beta=BETA))[: len(h)]
 
 
+def modulated_slope(z, m):
+  """Of (1 - m)(-log sigmoid(z)) + m exp(-z), m moving with z / 0.05."""
+  moving = m * (1 - m) / 0.05 * (np.exp(-z) - np.log1p(np.exp(-z)))
+  return moving - (1 - m) * sig(-z) - m * np.exp(-z)
+
+
 # By h_w over beta, in z = beta (h_w - h_l).
 SLOPES = {
   "logistic": lambda z: -sig(-z),
@@ -80,6 +86,7 @@ SLOPES = {
   "sigmoid": lambda z: -sig(z) * sig(-z),
   "savage": lambda z: -2 * sig(z) * sig(-z) ** 2,
   "exponential": lambda z: -np.exp(-z),
+  "modulated": lambda z: modulated_slope(z, sig(z / 0.05)),
 }
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import pathlib
 
-from parity.sources import module
+from parity.batch import make_batch, make_pairs
+from parity.sources import module, save
 
 PEERS = (
   "easydel",
@@ -27,7 +28,7 @@ PEERS = (
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("peer", choices=PEERS)
+  parser.add_argument("peer", choices=("inputs", *PEERS))
   parser.add_argument(
     "--source",
     type=pathlib.Path,
@@ -35,6 +36,9 @@ def main() -> None:
   )
   parser.add_argument("--commit", help="what that folder is a copy of")
   given = parser.parse_args()
+  if given.peer == "inputs":
+    save("inputs", {"made by": "batch.py"}, make_batch() | make_pairs())
+    return
   module(f"parity.peer_{given.peer}").main(given.source, given.commit)
 
 

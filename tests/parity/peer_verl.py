@@ -191,7 +191,7 @@ def _advantages(algorithms, batch):
     "reinforce_plus_plus": (
       algorithms.compute_reinforce_plus_plus_outcome_advantage(
         batch["token_reward"] * mask, mask, types.SimpleNamespace(gamma=0.9)
-      )
+      )[0]
     ),
   }
 

@@ -16,14 +16,13 @@ import json
 import math
 import pathlib
 import platform
-import subprocess
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
 __all__ = [
-  "commit_of",
   "definitions",
+  "inputs",
   "load",
   "method",
   "module",
@@ -119,16 +118,6 @@ def _run(body: list[ast.stmt], path: pathlib.Path, given: Mapping) -> dict:
   return names
 
 
-def commit_of(repository: pathlib.Path) -> str:
-  """The commit that a snapshot's head stands at."""
-  return subprocess.run(
-    ["git", "-C", str(repository), "rev-parse", "HEAD"],
-    check=True,
-    capture_output=True,
-    text=True,
-  ).stdout.strip()
-
-
 def plain(value):
   """Numbers as JSON has them, at twelve digits; arrays as lists."""
   if isinstance(value, Mapping):
@@ -180,6 +169,12 @@ def load(peer: str) -> dict:
   """What `save` wrote; arrays and numbers as numpy has them."""
   record = json.loads((FIXTURES / f"{peer}.json").read_text())
   return {name: _numpy(value) for name, value in record["numbers"].items()}
+
+
+def inputs() -> dict:
+  """What every peer was given, as arrays of float64, integers and booleans."""
+  record = json.loads((FIXTURES / "inputs.json").read_text())
+  return {name: np.array(value) for name, value in record["numbers"].items()}
 
 
 def _numpy(value):
