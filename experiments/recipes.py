@@ -43,7 +43,7 @@ from rl_jax.advantages import (
   nonzero_relative,
   whiten,
 )
-from rl_jax.divergences import importance_k3, k1, k3
+from rl_jax.divergences import importance_k3, k1, k2, k3
 from rl_jax.losses import (
   clipped_policy_terms,
   clipped_value_loss,
@@ -167,7 +167,7 @@ reinforce_plus_plus_baseline = PolicyRecipe(
   whitening=_whiten,
   loss=_clip,
   reduction=over_tokens,
-  penalty=KlInLoss(estimator=k3, weight=0.001),
+  penalty=KlInLoss(estimator=k2, weight=0.001),
 )
 
 grpo = PolicyRecipe(
@@ -280,7 +280,7 @@ trl_dr_grpo = PolicyRecipe(
   baseline=_centred,
   credit=EveryToken(),
   loss=_clip,
-  reduction=partial(over_all_rows, divisor=256.0),
+  reduction=partial(over_all_rows, divisor=512.0),
   note="the divisor is max_completion_length",
 )
 

@@ -60,6 +60,7 @@ WORDS: dict[Callable, str] = {
   components.over_all_rows: "rows, empty ones too, sums / {divisor:g}",
   divergences.importance_k3: "k3 with a ratio",
   divergences.k1: "k1",
+  divergences.k2: "k2",
   divergences.k3: "k3",
   ratios.truncated_weight: "sampler's token ratio, at most {maximum:g}",
 }

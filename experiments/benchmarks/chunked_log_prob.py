@@ -25,7 +25,6 @@ import tyro
 
 from rl_jax.log_probs import (
   chunked_log_prob,
-  chunked_log_prob_and_entropy,
   token_entropy,
   token_log_prob,
 )
@@ -144,10 +143,8 @@ def _forms(size):
     return jnp.mean(log_prob + token_entropy(logits, mask, **scale))
 
   def chunked(*inputs):
-    if not size.entropy:
-      return jnp.mean(chunked_log_prob(*inputs, **blocks, **scale))
-    log_prob, nats = chunked_log_prob_and_entropy(*inputs, **blocks, **scale)
-    return jnp.mean(log_prob + nats)
+    log_prob, nats = chunked_log_prob(*inputs, **blocks, **scale)
+    return jnp.mean(log_prob + nats if size.entropy else log_prob)
 
   return tuple(jax.value_and_grad(form, (0, 1)) for form in (full, chunked))
 

@@ -115,8 +115,7 @@ def categorical_jensen_shannon(
   Raises:
     ValueError: unless 0 < mixture < 1.
 
-  Agarwal et al. 2024, arXiv:2306.13649, eq. 1, with the reference as
-  teacher.
+  Agarwal et al. 2024, arXiv:2306.13649, with the reference as teacher.
 
   >>> apart = jnp.log(jnp.array([[1.0, 0.0]])), jnp.log(jnp.array([[0.0, 1.0]]))
   >>> nats = categorical_jensen_shannon(*apart, jnp.array([True]), mixture=0.5)

@@ -171,7 +171,7 @@ def dual_clipped_loss(
     ValueError: if a clip bound is negative, or unless bound > 1 and
       bound >= 1 + clip_high.
 
-  Ye et al. 2020, arXiv:1912.09729, eq. 5.
+  Ye et al. 2020, arXiv:1912.09729 (dual clip).
 
   >>> zero, one, kept = jnp.zeros(1), jnp.ones(1), jnp.ones(1, bool)
   >>> dual_clipped_loss(
@@ -242,7 +242,7 @@ def decoupled_clipped_loss(
   Raises:
     ValueError: if a clip bound is negative or `maximum` not positive.
 
-  Hilton et al. 2021, arXiv:2110.00641, eq. 3.
+  Hilton et al. 2021, arXiv:2110.00641 (decoupled objective).
 
   >>> zero, one, kept = jnp.zeros(1), jnp.ones(1), jnp.ones(1, bool)
   >>> decoupled_clipped_loss(

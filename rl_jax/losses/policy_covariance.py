@@ -13,8 +13,8 @@ is split, the last on any part of it:
     terms    = covariance_penalty_loss(..., spared, ...)
 
 Cui et al. 2025, arXiv:2505.22617, "The entropy mechanism of reinforcement
-learning for reasoning language models", eq. 10 to 12, reconstructed after the
-form that their code and verl's have: there all of it happens per micro-batch.
+learning for reasoning language models", reconstructed after the form that
+their code and verl's have: there all of it happens per micro-batch.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def token_covariance(
     cov, in nats times reward, zero where masked; carries no gradient. Its
     mean over the counted tokens is their covariance.
 
-  Cui et al. 2025, arXiv:2505.22617, eq. 10.
+  Cui et al. 2025, arXiv:2505.22617.
 
   >>> log_prob, advantage = jnp.array([0.0, -2.0]), jnp.array([3.0, 1.0])
   >>> token_covariance(
@@ -156,8 +156,8 @@ def covariance_penalty_loss(
   Raises:
     ValueError: if `weight` is negative.
 
-  Cui et al. 2025, arXiv:2505.22617, eq. 12. The equation writes a KL, the
-  authors' code and verl's take |d|, as here.
+  Cui et al. 2025, arXiv:2505.22617. The paper writes a KL; its code and
+  verl's take |d|, as here.
 
   >>> d, one = jnp.log(jnp.array([2.0, 2.0])), jnp.ones(2)
   >>> slope = jax.grad(
@@ -211,7 +211,7 @@ def covariance_clip_loss(
   Raises:
     ValueError: if a clip bound is negative.
 
-  Cui et al. 2025, arXiv:2505.22617, eq. 11.
+  Cui et al. 2025, arXiv:2505.22617.
 
   >>> one = jnp.ones(2)
   >>> covariance_clip_loss(

@@ -50,7 +50,7 @@ def clipped_weight_loss(
   Raises:
     ValueError: unless 0 <= low <= high.
 
-  MiniMax 2025, arXiv:2506.13585 (CISPO), eq. 4. The bounds are
+  MiniMax 2025, arXiv:2506.13585 (CISPO). The bounds are
   [1 - eps_low, 1 + eps_high] in verl, [0, epsilon_high] in TRL and
   [0, 1 + clip_higher] in open-instruct.
 
@@ -107,7 +107,7 @@ def soft_gate_loss(
   Raises:
     ValueError: if a sharpness is not positive.
 
-  Gao et al. 2025, arXiv:2511.20347 (SAPO), eq. 5 and 6.
+  Gao et al. 2025, arXiv:2511.20347 (SAPO).
 
   >>> zero, kept = jnp.zeros(1), jnp.ones(1, bool)
   >>> slope = jax.grad(

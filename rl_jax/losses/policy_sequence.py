@@ -136,7 +136,7 @@ def sequence_token_loss(
   Raises:
     ValueError: if a clip bound is negative or `clamp` not positive.
 
-  "geometric": Zheng et al. 2025, arXiv:2507.18071 (GSPO-token), eq. 13; verl
+  "geometric": Zheng et al. 2025, arXiv:2507.18071 (GSPO-token); verl
   implements GSPO by this form.
 
   >>> log_prob = jnp.log(jnp.array([[1.0, 4.0]]))
@@ -205,8 +205,8 @@ def geometric_mean_loss(
   Raises:
     ValueError: if a clip bound is negative.
 
-  Zhao et al. 2025, arXiv:2507.20673 (GMPO), eq. 4 and its code, which
-  averages the advantages of a row.
+  Zhao et al. 2025, arXiv:2507.20673 (GMPO), and its code, which averages
+  the advantages of a row.
 
   >>> zero, kept = jnp.zeros((1, 2)), jnp.ones((1, 2), bool)
   >>> log_prob = jnp.log(jnp.array([[4.0, 1.0]]))

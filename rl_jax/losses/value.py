@@ -223,7 +223,7 @@ def two_hot_target(
   [[0.0, 0.75, 0.25]]
   """
   y, atom = _within(target, atom, mask)
-  below = jnp.searchsorted(atom, y, side="right") - 1
+  below = jnp.searchsorted(atom, y, side="right", method="compare_all") - 1
   below = jnp.clip(below, 0, atom.size - 2)
   share = (y - atom[below]) / (atom[below + 1] - atom[below])
   p = _weighted(1.0 - share, below, atom) + _weighted(share, below + 1, atom)

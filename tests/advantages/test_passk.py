@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rl_jax.advantages import pass_at_k
+from rl_jax import advantages
+
+pass_at_k = jax.jit(advantages.pass_at_k, static_argnames="k")
 
 
 def ints(*values):
@@ -59,4 +62,4 @@ def test_counts_that_allow_no_estimate_are_not_valid():
 
 def test_no_tries_raise():
   with pytest.raises(ValueError, match="k must be at least 1, got 0"):
-    pass_at_k(ints(1), ints(1), k=0)
+    advantages.pass_at_k(ints(1), ints(1), k=0)

@@ -14,7 +14,7 @@ from rl_jax import losses, reduce
 ATOM = jnp.array([-2.0, -1.0, 0.0, 1.0, 2.0])
 
 
-def _case(seed=0, rows=3, time=4):
+def _case(seed=0, rows=4, time=5):
   rng = np.random.default_rng(seed)
   arrays = (rng.normal(size=(rows, time)) for _ in range(3))
   mask = rng.uniform(size=(rows, time)) < 0.7
@@ -178,16 +178,16 @@ def test_categorical_mean_inverts_two_hot():
 
 
 def test_explained_variance_against_its_definition():
-  value, _, target, mask = _case(3, rows=5)
+  value, _, target, mask = _case(3, rows=4)
   found = losses.explained_variance(value, target, mask)
   kept = np.asarray(mask)
   v, g = (np.asarray(x, np.float64)[kept] for x in (value, target))
   expected = 1 - np.var(g - v) / np.var(g)
   assert found.fraction().item() == pytest.approx(expected, abs=1e-5)
   parts = [
-    losses.explained_variance(value[i], target[i], mask[i]) for i in range(5)
+    losses.explained_variance(value[i], target[i], mask[i]) for i in range(4)
   ]
-  added = parts[0] + parts[1] + parts[2] + parts[3] + parts[4]
+  added = parts[0] + parts[1] + parts[2] + parts[3]
   assert added.fraction().item() == pytest.approx(expected, abs=1e-5)
 
 

@@ -265,3 +265,24 @@ def test_a_first_step_off_policy_is_refused(tmp_path, monkeypatch):
       checkpoints=Checkpoints(every=1),
     )
   assert [p.name for p in (workdir / "checkpoints").iterdir()] == ["0"]
+
+
+def test_observers_are_told_of_an_error(tmp_path):
+  recorder, observers = tiny.watched()
+  broken = tiny.experiment(reward=tiny.Near(broken_from=8))
+  with pytest.raises(Collapse) as caught:
+    train(broken, root=tmp_path, observers=observers)
+  assert recorder.outcome.status == "failed"
+  assert recorder.outcome.error == str(caught.value)
+  assert recorder.events[-1][0] == "ended"
+
+
+def test_an_observer_that_cannot_end_does_not_hide_the_error(tmp_path):
+  class Stuck(tiny.Recorder):
+    def ended(self, outcome):
+      raise OSError("no space")
+
+  broken = tiny.experiment(reward=tiny.Near(broken_from=8))
+  with pytest.raises(Collapse) as caught:
+    train(broken, root=tmp_path, observers=lambda *_: (Stuck(),))
+  assert caught.value.__notes__ == ["Stuck could not end: no space"]
