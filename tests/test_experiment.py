@@ -12,7 +12,6 @@ import sys
 from typing import Any
 
 import pytest
-from training import tiny
 
 from rl_jax.experiment import (
   Band,
@@ -28,6 +27,7 @@ from rl_jax.experiment import (
   stages,
   to_dict,
 )
+from training import tiny
 
 HERE = pathlib.Path(__file__).parent
 RUN_ONLY = {

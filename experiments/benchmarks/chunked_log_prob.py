@@ -4,7 +4,8 @@ Both forms compute the mean log-probability (and, with --entropy, the mean
 entropy) of random tokens and its gradient by the features and by the output
 embedding. Memory is what XLA plans for temporaries of that program, so it is
 exact and needs no run. Times are medians of calls that take turns in one
-process: on a busy machine read their ratio.
+process, elapsed and of the processor: on a busy machine read the ratio of the
+latter.
 
     python -m experiments.benchmarks.chunked_log_prob          about 2 minutes
     python -m experiments.benchmarks.chunked_log_prob --quick  seconds
@@ -44,9 +45,9 @@ class Size:
   """Features of each token; 576 in SmolLM2-135M."""
   vocabulary: int = 49152
   """Entries of the output embedding; 49152 there."""
-  chunk_tokens: int = 2048
+  chunk_tokens: int = 1024
   """Most tokens of a block."""
-  chunk_vocabulary: int = 2048
+  chunk_vocabulary: int = 512
   """Most entries of a block."""
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Of features and embedding."""
@@ -106,15 +107,15 @@ def measure(size: Size) -> list[str]:
     f" {size.vocabulary}, {size.dtype}, entropy {size.entropy},",
     f"blocks of {size.chunk_tokens} tokens x {size.chunk_vocabulary} entries,"
     f" {jax.devices()[0].device_kind}",
-    f"{'':14}{'temporaries':>14}{'of full':>9}{'median':>10}{'of full':>9}",
+    f"{'':14}{'temporaries':>14}{'of full':>9}{'elapsed':>12}{'of full':>9}"
+    f"{'CPU':>12}{'of full':>9}",
   ]
   for name in compiled:
-    lines.append(
-      f"{name:14}{memory[name] / 1e6:11.1f} MB"
-      f"{memory[name] / memory['full logits']:9.3f}"
-      f"{seconds[name]:8.3f} s"
-      f"{seconds[name] / seconds['full logits']:9.2f}"
-    )
+    line = f"{name:14}{memory[name] / 1e6:11.1f} MB"
+    line += f"{memory[name] / memory['full logits']:9.3f}"
+    for mine, full_s in zip(seconds[name], seconds["full logits"], strict=True):
+      line += f"{mine:10.3f} s{mine / full_s:9.2f}"
+    lines.append(line)
   larger = dataclasses.replace(size, vocabulary=2 * size.vocabulary)
   _, chunked = _forms(larger)
   shapes = jax.eval_shape(lambda: _inputs(larger))
@@ -169,14 +170,19 @@ def _temporary(program: Any) -> int:
 
 
 def _interleaved(programs, inputs, repeats):
+  """Median seconds elapsed and of processor time, by program."""
   seconds = {name: [] for name in programs}
   for turn in range(repeats + 1):
     for name, program in programs.items():
-      start = time.perf_counter()
+      start = time.perf_counter(), time.process_time()
       jax.block_until_ready(program(*inputs))
+      end = time.perf_counter(), time.process_time()
       if turn:  # the first call of each also allocates
-        seconds[name].append(time.perf_counter() - start)
-  return {name: statistics.median(x) for name, x in seconds.items()}
+        seconds[name].append((end[0] - start[0], end[1] - start[1]))
+  return {
+    name: tuple(map(statistics.median, zip(*x, strict=True)))
+    for name, x in seconds.items()
+  }
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ against and guards against reward hacking.
 Time: about 10 seconds on 2 cores, compilation included.
 Expected: test accuracy at least .97.
 Variations: --algorithm.sample-noise 0.0 makes a judge that noise fools more
-easily; --seed 1 makes another judge.
+easily; --seed 2 makes another judge.
 """
 
 import dataclasses

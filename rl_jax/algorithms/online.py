@@ -128,6 +128,11 @@ def _among(evaluation: Evaluation) -> Callable[[State, Any], tuple[Any, Any]]:
 def rollout_metrics(batch: Rollouts, estimate: Estimate) -> dict[str, Total]:
   """Numbers that every online algorithm reports about its rollouts.
 
+  Args:
+    batch: the rollouts with their rewards; rows that are not valid count
+      nowhere.
+    estimate: their advantages.
+
   Returns:
     `reward`, its standard deviation, how many rewards are not finite, the
     share of rows whose advantage is zero, the mean absolute advantage, and

@@ -56,7 +56,17 @@ def fresh_state(
   optimiser: optax.GradientTransformation,
   memory: dict[str, PyTree],
 ) -> State:
-  """The state of a run that has done nothing yet."""
+  """The state of a run that has done nothing yet.
+
+  Args:
+    key: the root of the run's randomness.
+    params: of the model, as initialised or as another run left them.
+    optimiser: makes its own state from the parameters.
+    memory: what the algorithm keeps between steps, by name.
+
+  Returns:
+    Step 0, at the start of the data.
+  """
   return State(
     step=jnp.zeros((), jnp.int32),
     cursor=jax.tree.map(jnp.asarray, cursor_start()),
@@ -68,5 +78,12 @@ def fresh_state(
 
 
 def params_axes(model: Any) -> PyTree:
-  """Logical names of the axes of a model's parameters."""
+  """Logical names of the axes of a model's parameters.
+
+  Args:
+    model: a component with `init` and `logical_axes`.
+
+  Returns:
+    A tree like the parameters, with a tuple of names for each array.
+  """
   return model.logical_axes(jax.eval_shape(model.init, jax.random.key(0)))

@@ -85,6 +85,14 @@ def check_times(
 ) -> tuple[int, ...]:
   """The batch axes of latents and their times, which must agree.
 
+  Args:
+    x: latents, event axes last.
+    t: one time per latent.
+    event_shape: axes of one latent.
+
+  Returns:
+    The lengths of the batch axes.
+
   Raises:
     ValueError: if x does not end in `event_shape` or t has other batch axes.
   """
@@ -100,7 +108,14 @@ def check_times(
 
 
 def fan_in_normal(scale: float = 1.0) -> Callable[..., Any]:
-  """Normal with standard deviation scale / sqrt(inputs)."""
+  """Normal with standard deviation scale / sqrt(inputs).
+
+  Args:
+    scale: standard deviation of an output whose inputs have variance one.
+
+  Returns:
+    A linen initialiser.
+  """
   return nn.initializers.variance_scaling(scale**2, "fan_in", "normal")
 
 
@@ -112,13 +127,24 @@ def dense(
   dtype: Any,
   kernel: Callable[..., Any] | None = None,
 ) -> nn.Dense:
-  """A linear layer whose axes (inputs, outputs) carry logical names."""
+  """A linear layer whose axes carry logical names.
+
+  Args:
+    features: how many outputs.
+    axes: names of the axes of inputs and of outputs.
+    name: of the layer within its module.
+    dtype: of the arithmetic; parameters are float32.
+    kernel: initialiser; `fan_in_normal()` if None.
+
+  Returns:
+    The linen layer, with a bias that starts at zero.
+  """
   kernel = fan_in_normal() if kernel is None else kernel
   return nn.Dense(
     features,
     dtype=dtype,
-    kernel_init=nn.with_partitioning(kernel, axes),
-    bias_init=nn.with_partitioning(nn.initializers.zeros, axes[1:]),
+    kernel_init=nn.with_logical_partitioning(kernel, axes),
+    bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[1:]),
     name=name,
   )
 
@@ -143,7 +169,7 @@ class ClassEmbedding(nn.Module):
     """The vectors of those ids, with their axes first."""
     table: Any = self.param(
       "embedding",
-      nn.with_partitioning(
+      nn.with_logical_partitioning(
         nn.initializers.normal(self.stddev), ("classes", "embed")
       ),
       (self.classes, self.features),
@@ -158,7 +184,16 @@ class ClassEmbedding(nn.Module):
 def applied(
   module: nn.Module, params: Any, *inputs: Shaped[Array, "..."]
 ) -> Shaped[Array, "..."]:
-  """What a linen module with one output and no other state computes."""
+  """What a linen module with one output and no other state computes.
+
+  Args:
+    module: the linen module.
+    params: its parameters.
+    *inputs: positional arguments of its call.
+
+  Returns:
+    The output.
+  """
   output: Any = module.apply({"params": params}, *inputs)
   return output
 

@@ -73,10 +73,10 @@ class TransformerBlock(nn.Module):
       width,
       axis=(-2, -1),
       dtype=self.dtype,
-      kernel_init=nn.with_partitioning(
+      kernel_init=nn.with_logical_partitioning(
         layers.fan_in_normal(), ("heads", "head", "embed")
       ),
-      bias_init=nn.with_partitioning(nn.initializers.zeros, ("embed",)),
+      bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)),
       name="attention_out",
     )(attended)
 
@@ -85,10 +85,10 @@ class TransformerBlock(nn.Module):
     return nn.DenseGeneral(
       (self.heads, width // self.heads),
       dtype=self.dtype,
-      kernel_init=nn.with_partitioning(
+      kernel_init=nn.with_logical_partitioning(
         layers.fan_in_normal(), ("embed", *axes)
       ),
-      bias_init=nn.with_partitioning(nn.initializers.zeros, axes),
+      bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes),
       name=name,
     )
 
@@ -96,7 +96,13 @@ class TransformerBlock(nn.Module):
 def norm(h: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
   """Mean 0, variance 1 over the last axis, computed in float32, no weights.
 
-  (h - mean(h)) / sqrt(var(h) + 1e-6)
+      (h - mean(h)) / sqrt(var(h) + 1e-6)
+
+  Args:
+    h: features.
+
+  Returns:
+    The same in the dtype of h.
   """
   wide = h.astype(jnp.float32)
   return jax.nn.standardize(wide, epsilon=1e-6).astype(h.dtype)
@@ -107,7 +113,16 @@ def modulated(
   shift: Float[Array, "row width"],
   scale: Float[Array, "row width"],
 ) -> Float[Array, "row token width"]:
-  """Tokens times (1 + scale) plus shift, the same for all of a row."""
+  """Tokens times (1 + scale) plus shift, the same for all of a row.
+
+  Args:
+    h: features of each token.
+    shift: added; zero changes nothing.
+    scale: relative change of size; zero changes nothing.
+
+  Returns:
+    The features as modulated.
+  """
   return h * (1 + scale[:, None]) + shift[:, None]
 
 

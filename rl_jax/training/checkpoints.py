@@ -233,6 +233,9 @@ def digest(tree: PyTree) -> dict[str, UInt32[Array, "2"]]:
   Integer sums are exact in any order, and an odd factor is invertible, so one
   changed word always changes the sum.
 
+  Args:
+    tree: arrays of any dtype and sharding.
+
   Returns:
     Path of each array -> its sums.
   """

@@ -200,17 +200,35 @@ def state_sharding(state: Any, axes: Any, mesh: Mesh) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """First axis (rows) split over data and fsdp, the others whole."""
+  """First axis (rows) split over data and fsdp, the others whole.
+
+  Args:
+    mesh: the devices, with axes `data` and `fsdp`.
+
+  Returns:
+    The sharding of every array of a batch.
+  """
   return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The whole array on every device."""
+  """The whole array on every device.
+
+  Args:
+    mesh: the devices.
+
+  Returns:
+    The sharding of scalars and of what every row needs.
+  """
   return NamedSharding(mesh, PartitionSpec())
 
 
 def check_rows(rows: int, mesh: Mesh) -> None:
   """Refuse a batch that the mesh cannot split evenly.
+
+  Args:
+    rows: of the whole batch, over all devices.
+    mesh: the devices, with axes `data` and `fsdp`.
 
   Raises:
     ValueError: if `rows` is not a multiple of data x fsdp.

@@ -74,6 +74,14 @@ class Program(NamedTuple):
 
 
 def step_key(state: State, salt: int = 0) -> jax.Array:
-  """The key of this step; each use within a step has its own salt."""
+  """The key of this step; each use within a step has its own salt.
+
+  Args:
+    state: its root key and its step are used.
+    salt: number of the use within the step.
+
+  Returns:
+    A typed key, another one for every step and salt.
+  """
   key = jax.random.wrap_key_data(state.key)
   return jax.random.fold_in(jax.random.fold_in(key, state.step), salt)

@@ -22,7 +22,8 @@ type Loss = Callable[[Any, Any], tuple[Terms, Terms]]
 def split_rows(batch: PyTree, parts: int) -> PyTree:
   """Rows dealt out to `parts` micro-batches, like cards.
 
-  Part j gets rows j, j + parts, j + 2 parts, ... Dealing, rather than cutting, keeps every device's rows on that device.
+  Part j gets rows j, j + parts, j + 2 parts, ... Dealing, rather than
+  cutting, keeps every device's rows on that device.
 
   Args:
     batch: arrays with rows first.
@@ -47,12 +48,29 @@ def split_rows(batch: PyTree, parts: int) -> PyTree:
 
 
 def merged(parts: PyTree) -> PyTree:
-  """Totals that were stacked along a first axis, added up."""
+  """Totals that were stacked along a first axis, added up.
+
+  Args:
+    parts: a tree of stacked Totals, one entry per micro-batch.
+
+  Returns:
+    The same tree without that axis.
+  """
   return jax.tree.map(lambda x: jnp.sum(x, axis=0), parts)
 
 
 def mean_loss(terms: Terms, weights: Mapping[str, float]) -> Float[Array, ""]:
-  """Sum over terms of weight * mean."""
+  """The number that a step descends: each term's mean times its weight.
+
+      sum_k weight_k value_k / weight of the Total_k
+
+  Args:
+    terms: Totals over the whole batch, by name.
+    weights: coefficient of each term, by the same names.
+
+  Returns:
+    The loss.
+  """
   return sum(
     (weights[name] * total.mean() for name, total in terms.items()),
     start=jnp.zeros(()),

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from algorithms.steps import adam, close, first, moved, program
-from training import tiny
 
+from algorithms.steps import adam, close, first, moved, program
 from rl_jax.algorithms import SlowCopy
 from rl_jax.training.state import step_key
+from training import tiny
 
 OPTIMISER = dataclasses.replace(
   tiny.OPTIMISER, epsilon=1e-3, weight_decay=0.1, clip_norm=0.05

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from algorithms.steps import adam, close, first, moved, program
-from training import tiny
 
+from algorithms.steps import adam, close, first, moved, program
 from rl_jax import sampling
 from rl_jax.algorithms import Average, PromptStatistics
 from rl_jax.training.state import step_key
+from training import tiny
 
 FULL = dataclasses.replace(
   tiny.GRPO,

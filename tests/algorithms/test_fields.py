@@ -11,11 +11,11 @@ import functools
 
 import jax
 import pytest
-from algorithms.steps import no_stage
-from training import tiny
 
+from algorithms.steps import no_stage
 from rl_jax import algorithms, sampling
 from rl_jax.data.source import start, take
+from training import tiny
 
 AWM = dataclasses.replace(
   tiny.AWM,

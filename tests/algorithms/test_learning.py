@@ -6,11 +6,11 @@ import dataclasses
 
 import jax
 import pytest
-from training import tiny
 
 from rl_jax import algorithms
 from rl_jax.experiment import Checkpoints
 from rl_jax.launch.run import train
+from training import tiny
 
 FIELDS = {
   "model": tiny.Field(width=32),

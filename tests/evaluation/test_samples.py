@@ -7,13 +7,13 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from training import tiny
 
 from rl_jax import evaluation
 from rl_jax.data.source import Arrays
 from rl_jax.evaluation.judges import bound
 from rl_jax.sampling import EulerOde
 from rl_jax.training.state import State
+from training import tiny
 
 
 def state(memory=None, step=0):

@@ -1,5 +1,6 @@
-"""Runs experiments in processes that a test may kill, without waiting for
-their imports: each is a fork of this one, which has imported everything.
+"""Runs experiments in processes that a test may kill.
+
+Nobody waits for imports: each is a fork of this one, which has made them all.
 
 One JSON order per line of input: {"devices", "workdir", "experiment", ...};
 the answer is a line with the child's process id. An empty line asks for its
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import resource
 import sys
 import traceback
@@ -24,7 +26,8 @@ from rl_jax.launch.records import Records
 
 def child(order):
   """What the forked process does; returns its exit code."""
-  sys.stdout = sys.stderr = open(order["log"], "a", buffering=1)
+  log = pathlib.Path(order["log"]).open("a", buffering=1)  # noqa: SIM115
+  sys.stdout = sys.stderr = log
   os.dup2(sys.stderr.fileno(), 2)
   jax.config.update("jax_num_cpu_devices", order["devices"])
   if "largest_file" in order:

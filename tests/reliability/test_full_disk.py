@@ -7,10 +7,10 @@ import signal
 import subprocess
 
 import pytest
-from reliability.runs import digest, numbers, saved
-from training import tiny
 
+from reliability.runs import digest, numbers, saved
 from rl_jax.experiment import Checkpoints
+from training import tiny
 
 STEPS = 6
 EXPERIMENT = tiny.experiment(

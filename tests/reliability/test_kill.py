@@ -9,10 +9,10 @@ import time
 
 import numpy as np
 import pytest
-from reliability.runs import arrays, digest, numbers, saved
-from training import tiny
 
+from reliability.runs import arrays, digest, numbers, saved
 from rl_jax.experiment import Checkpoints, Mesh
+from training import tiny
 
 STEPS = 12
 KILLS = 20

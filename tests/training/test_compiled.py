@@ -7,11 +7,11 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from training import tiny
 
 from rl_jax.data.source import start, take
 from rl_jax.launch.run import compile_experiment
 from rl_jax.training.sharding import make_mesh
+from training import tiny
 
 FULL = dataclasses.replace(
   tiny.AWM,

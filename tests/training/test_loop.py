@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from training import tiny
 
 from rl_jax.data.source import Arrays
 from rl_jax.experiment import Band, Checkpoints, Mesh
 from rl_jax.launch.run import train
 from rl_jax.training.doctor import Collapse, Unhealthy
+from training import tiny
 
 ONE = Mesh(data=1)
 HOOKS = {}
@@ -151,7 +151,7 @@ def test_nothing_moves_between_host_and_device_unasked(tmp_path):
     jnp.add(np.ones(3, np.float32), np.float32(1.0))
 
   HOOKS[2] = move
-  with pytest.raises(Exception, match="[Dd]isallowed host-to-device"):
+  with pytest.raises(Exception, match=r"[Dd]isallowed host-to-device"):
     run(tmp_path / "run")
 
 
