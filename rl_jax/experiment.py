@@ -169,6 +169,12 @@ class Experiment:
 def to_dict(value: Any) -> Any:
   """A JSON value from which `from_dict` makes an equal one.
 
+  Args:
+    value: an experiment, a component or plain data.
+
+  Returns:
+    Dictionaries, lists, text and numbers; classes by their import path.
+
   Raises:
     ValueError: for something that is neither a dataclass nor plain data nor
       importable by name.
@@ -177,12 +183,25 @@ def to_dict(value: Any) -> Any:
 
 
 def identity(value: Any) -> Any:
-  """Like `to_dict`, without the fields that do not change the result."""
+  """Like `to_dict`, without the fields that do not change the result.
+
+  Args:
+    value: an experiment, a component or plain data.
+
+  Returns:
+    A JSON value, the same for experiments with the same result.
+  """
   return _encode(value, everything=False)
 
 
 def from_dict(value: Any) -> Any:
   """The inverse of `to_dict`.
+
+  Args:
+    value: what `to_dict` returned, also after a round trip through JSON.
+
+  Returns:
+    An equal of what `to_dict` was given.
 
   Raises:
     ValueError: if a class or function named in it cannot be imported, or a
@@ -213,7 +232,16 @@ def from_dict(value: Any) -> Any:
 
 
 def diff(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-  """Every place where two experiments differ, as (path, old, new)."""
+  """Every place where two experiments differ.
+
+  Args:
+    old: the value to compare with.
+    new: the value that may have changed.
+    path: dotted path of both within what is compared.
+
+  Returns:
+    (dotted path, old value, new value) in field order; none for equals.
+  """
   if (
     dataclasses.is_dataclass(old)
     and not isinstance(old, type)
@@ -234,7 +262,14 @@ def diff(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
 
 
 def stages(experiment: Experiment) -> Iterator[Trained]:
-  """The experiments that this one directly builds on, in field order."""
+  """The experiments that this one directly builds on, in field order.
+
+  Args:
+    experiment: whose fields are searched, components inside them included.
+
+  Yields:
+    Each `Trained` once, by the hash of its experiment.
+  """
   seen = set()
 
   def walk(value: Any) -> Iterator[Trained]:

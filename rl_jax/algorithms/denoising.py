@@ -124,6 +124,13 @@ class DenoisingPolicyGradient:
         f"fraction = {self.fraction} of {self.sampler.steps} steps leaves"
         " none to train"
       )
+    if trained > self.sampler.scored_steps:
+      raise ValueError(
+        f"fraction = {self.fraction} trains {trained} of"
+        f" {self.sampler.steps} steps, but only the first"
+        f" {self.sampler.scored_steps} of this sampler have noise and so a"
+        " log-probability"
+      )
     self.advantage.check(data)
     optimiser = self.optimiser()
 

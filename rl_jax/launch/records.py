@@ -181,7 +181,14 @@ def read_records(workdir: Path) -> list[Row]:
 
 
 def read_pictures(workdir: Path) -> dict[str, list[Picture]]:
-  """The kept pictures of a run, by name, earliest first."""
+  """The kept pictures of a run.
+
+  Args:
+    workdir: the run's directory.
+
+  Returns:
+    Name of the picture -> its versions, earliest first.
+  """
   found: dict[str, list[Picture]] = {}
   for path, name, step in _picture_files(Path(workdir)):
     with np.load(path) as arrays:

@@ -90,7 +90,16 @@ def judge(rows: Sequence[Row], expected: Sequence[Band]) -> list[Judged]:
 
 
 def verdict(judged: Sequence[Judged], steps: int, outcome: Outcome) -> str:
-  """One line that says how a run came out."""
+  """One line that says how a run came out.
+
+  Args:
+    judged: the final numbers beside what was expected of them.
+    steps: how many steps the run was asked for.
+    outcome: how it ended.
+
+  Returns:
+    A sentence that names every number outside its band.
+  """
   outside = [item for item in judged if not item.inside]
   if not judged:
     said = "no numbers were expected"

@@ -67,8 +67,9 @@ def _forward(plan, hidden, embedding, token):
     largest, total, spread, own = jax.lax.fori_loop(
       0, blocks, add, (lowest, zero, zero, zero)
     )
-    entropy = jnp.log(total) - spread / total
-    return own, largest + jnp.log(total), entropy
+    normaliser = jnp.log(total)
+    log_prob = (own - largest) - normaliser
+    return log_prob, normaliser - spread / total, largest, normaliser
 
   def fill(i, filled):
     start = _start(i, plan.columns, hidden.shape[1])
@@ -80,16 +81,15 @@ def _forward(plan, hidden, embedding, token):
       for x, y in zip(filled, found, strict=True)
     )
 
-  empty = (jnp.zeros(token.shape, dtype),) * 3
+  empty = (jnp.zeros(token.shape, dtype),) * 4
   blocks = _count(token.shape[1], plan.columns)
-  own, normaliser, entropy = jax.lax.fori_loop(0, blocks, fill, empty)
-  saved = hidden, embedding, token, normaliser, entropy
-  return (own - normaliser, entropy), saved
+  log_prob, *kept = jax.lax.fori_loop(0, blocks, fill, empty)
+  return (log_prob, kept[0]), (hidden, embedding, token, *kept)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _backward(plan, saved, cotangents):
-  hidden, embedding, token, normaliser, entropy = saved
+  hidden, embedding, token, *kept = saved
   dtype = _accumulator(hidden, embedding)
   columns = _count(hidden.shape[1], plan.columns)
 
@@ -107,10 +107,12 @@ def _backward(plan, saved, cotangents):
         jnp.where(new[None], _columns(plan, x, start), 0.0)[..., None, None]
         for x in cotangents
       )
+      entropy, largest, normaliser = (
+        _columns(plan, x, start)[..., None, None] for x in kept
+      )
       z, rise = block.logits(features)
-      log_p = z - _columns(plan, normaliser, start)[..., None, None]
-      nats = _columns(plan, entropy, start)[..., None, None]
-      by_weight = slope + bend * (log_p + nats)
+      log_p = (z - largest) - normaliser
+      by_weight = slope + bend * (log_p + entropy)
       by_logit = -jnp.exp(log_p) * by_weight
       holds = block.holds(_columns(plan, token, start))
       by_logit += jnp.where(holds, slope, 0.0)

@@ -4,7 +4,7 @@ The logits of a batch, `[rows, time, vocabulary]`, are the largest array of a
 language model's update by far. Here they exist one block of tokens times
 entries at a time: forward with a running logarithm of the sum of exponentials,
 backward by computing each block once more. What is kept between the two is
-three numbers per token.
+a few numbers per token.
 """
 
 from __future__ import annotations

@@ -127,6 +127,9 @@ def scaled_logits(logits, *, temperature, soft_cap):
 def picked_log_prob(z, token, mask):
   """Normalise, pick and mask; siblings share what is an error and how."""
   safe, known = known_tokens(token, mask, z.shape[-1])
+  # Shifted first: the logarithm of the sum drowns in a large logit.
+  top = jax.lax.stop_gradient(jnp.max(z, axis=-1, keepdims=True))
+  z = z - jnp.where(jnp.isneginf(top), 0.0, top)
   own = jnp.take_along_axis(z, safe[..., None], axis=-1)[..., 0]
   removed = jnp.isneginf(own)
   log_prob = jnp.where(removed, 0.0, own) - jax.nn.logsumexp(z, axis=-1)

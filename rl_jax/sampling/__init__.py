@@ -5,8 +5,6 @@ from rl_jax.sampling.ddim import (
   ddim_moments,
   ddim_replay,
   ddim_step,
-  noise_and_clean,
-  scaled_linear_alpha_bar,
 )
 from rl_jax.sampling.flow import (
   EulerOde,
@@ -16,6 +14,11 @@ from rl_jax.sampling.flow import (
   flow_sde,
   guided,
   ode_euler,
+)
+from rl_jax.sampling.levels import (
+  flow_time,
+  noise_and_clean,
+  scaled_linear_alpha_bar,
 )
 from rl_jax.sampling.solvers import SaSolver, sa_solver, sa_times
 from rl_jax.sampling.steps import (
@@ -52,6 +55,7 @@ __all__ = [
   "flow_sde_moments",
   "flow_sde_replay",
   "flow_sde_step",
+  "flow_time",
   "guided",
   "noise_and_clean",
   "ode_euler",

@@ -9,14 +9,20 @@ network can be sampled here too.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import jax.numpy as jnp
 import numpy as np
 
-from rl_jax.flow import clean_from_velocity, expand_like, noise_from_velocity
+from rl_jax.flow import expand_like
 from rl_jax.masks import widened
 from rl_jax.sampling.flow import Trajectory, VelocityFn, stochastic_scan
+from rl_jax.sampling.levels import (
+  Prediction,
+  flow_time,
+  noise_and_clean,
+  scaled_linear_alpha_bar,
+)
 from rl_jax.sampling.steps import Step, fold_rows, row_normal, scored_step
 
 if TYPE_CHECKING:
@@ -24,96 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = [
   "Ddim",
-  "Prediction",
   "ddim_moments",
   "ddim_replay",
   "ddim_step",
-  "noise_and_clean",
-  "scaled_linear_alpha_bar",
 ]
-
-Prediction = Literal["noise", "clean", "velocity", "flow"]
-
-
-def scaled_linear_alpha_bar(
-  *, training_steps: int, beta_first: float, beta_last: float
-) -> Float[np.ndarray, "level"]:
-  """Alpha-bar when the square root of beta grows linearly.
-
-      ab_n = prod_{m <= n} (1 - beta_m)
-      sqrt(beta) = linspace(sqrt(beta_first), sqrt(beta_last))
-
-  Args:
-    training_steps: how many noise levels the network was trained on.
-    beta_first: beta of the least noisy level, in (0, 1).
-    beta_last: beta of the noisiest level, in [beta_first, 1).
-
-  Returns:
-    ab, strictly decreasing, from float64 on the host.
-
-  Raises:
-    ValueError: if training_steps < 1 or betas are out of range.
-
-  The schedule of Stable Diffusion 1: 1000, 0.00085, 0.012.
-  """
-  if training_steps < 1:
-    raise ValueError(f"training_steps must be at least 1, got {training_steps}")
-  if not 0 < beta_first <= beta_last < 1:
-    raise ValueError(
-      f"needs 0 < beta_first <= beta_last < 1, got {beta_first}, {beta_last}"
-    )
-  root = np.linspace(beta_first**0.5, beta_last**0.5, training_steps)
-  return np.cumprod(1.0 - root**2).astype(np.float32)
-
-
-def noise_and_clean(
-  x: Float[Array, "row *event"],
-  output: Float[Array, "row *event"],
-  alpha_bar: Float[Array, "row"],
-  *,
-  prediction: Prediction,
-) -> tuple[Float[Array, "row *event"], Float[Array, "row *event"]]:
-  """Noise and clean sample that a network's output stands for.
-
-      noise:     x_0 = (x - sqrt(1 - ab) e) / sqrt(ab)
-      clean:     e = (x - sqrt(ab) x_0) / sqrt(1 - ab)
-      velocity:  v = sqrt(ab) e - sqrt(1 - ab) x_0
-      flow:      v = e - x_0, of the latent scaled to (1 - t) x_0 + t e
-
-  Args:
-    x: the latent in the variance-preserving convention.
-    output: what the network said.
-    alpha_bar: ab of x, in (0, 1).
-    prediction: what the network predicts.
-
-  Returns:
-    e and x_0.
-
-  Raises:
-    ValueError: for an unknown prediction.
-
-  >>> x, output, half = jnp.ones((1, 1)), jnp.zeros((1, 1)), jnp.array([0.25])
-  >>> e, x0 = noise_and_clean(x, output, half, prediction="noise")
-  >>> e.tolist(), x0.tolist()
-  ([[0.0]], [[2.0]])
-  """
-  x, output = widened(x), widened(output)
-  signal = expand_like(jnp.sqrt(widened(alpha_bar)), x)
-  spread = expand_like(jnp.sqrt(1.0 - widened(alpha_bar)), x)
-  if prediction == "noise":
-    return output, (x - spread * output) / signal
-  if prediction == "clean":
-    return (x - signal * output) / spread, output
-  if prediction == "velocity":
-    return signal * output + spread * x, signal * x - spread * output
-  if prediction == "flow":
-    t, scale = _flow_time(alpha_bar)
-    x = expand_like(scale, x) * x
-    noise = noise_from_velocity(x, output, t)
-    return noise, clean_from_velocity(x, output, t)
-  raise ValueError(
-    f"prediction must be one of {get_args(Prediction)}, got {prediction!r}"
-  )
 
 
 def ddim_moments(
@@ -124,11 +44,14 @@ def ddim_moments(
   *,
   eta: float,
   clip: float | None,
+  least_std: float = 0.0,
 ) -> tuple[Float[Array, "row *event"], Float[Array, "row"]]:
   r"""Mean and standard deviation of one DDIM step.
 
       std^2 = eta^2 (1 - ab')/(1 - ab) (1 - ab/ab')
       mu = sqrt(ab') clip(x_0) + sqrt(1 - ab' - std^2) e
+
+  The standard deviation given back is max(std, least_std).
 
   Args:
     noise: e, predicted.
@@ -137,6 +60,9 @@ def ddim_moments(
     alpha_bar_next: ab' of the level stepped to, not smaller than ab.
     eta: 0 is deterministic, 1 as noisy as ancestral sampling.
     clip: bound on the clean sample, or None. The noise is not recomputed.
+    least_std: floor of the noise, in the unit of the data; mu does not see
+      it. 0.1 in DPPO (Ren et al. 2024, arXiv:2409.00588), for sampling and
+      likelihood alike, so that the last steps still explore.
 
   Returns:
     mu and std.
@@ -154,6 +80,8 @@ def ddim_moments(
   ([[0.5]], [0.0])
   """
   _require_eta(eta, 0.0)
+  if not least_std >= 0:
+    raise ValueError(f"least_std must not be negative, got {least_std}")
   if clip is not None and not clip > 0:
     raise ValueError(f"clip must be positive or None, got {clip}")
   here, there = widened(alpha_bar), widened(alpha_bar_next)
@@ -167,7 +95,7 @@ def ddim_moments(
   mean = expand_like(jnp.sqrt(there), clean) * clean + expand_like(
     direction, clean
   ) * widened(noise)
-  return mean, std
+  return mean, jnp.maximum(std, least_std)
 
 
 def ddim_step(
@@ -179,6 +107,7 @@ def ddim_step(
   *,
   eta: float,
   clip: float | None,
+  least_std: float = 0.0,
 ) -> Step:
   """Draw the next latent of a DDIM chain, and say how likely it was.
 
@@ -190,6 +119,7 @@ def ddim_step(
     row_key: one key per row, for this step only.
     eta: in (0, 1].
     clip: bound on the clean sample, or None.
+    least_std: floor of the noise; see `ddim_moments`.
 
   Returns:
     The step; its sigma is its std.
@@ -200,7 +130,13 @@ def ddim_step(
   """
   _require_eta(eta, np.nextafter(0.0, 1.0))
   mean, std = ddim_moments(
-    noise, clean, alpha_bar, alpha_bar_next, eta=eta, clip=clip
+    noise,
+    clean,
+    alpha_bar,
+    alpha_bar_next,
+    eta=eta,
+    clip=clip,
+    least_std=least_std,
   )
   x_next = mean + expand_like(std, mean) * row_normal(row_key, mean.shape[1:])
   return scored_step(x_next, mean, std, std)
@@ -215,6 +151,7 @@ def ddim_replay(
   *,
   eta: float,
   clip: float | None,
+  least_std: float = 0.0,
 ) -> Step:
   """The log-prob of a DDIM step that was already taken.
 
@@ -226,6 +163,7 @@ def ddim_replay(
     x_next: the latent that was drawn. No gradient flows through it.
     eta: in (0, 1].
     clip: bound on the clean sample, or None.
+    least_std: floor of the noise; see `ddim_moments`.
 
   Returns:
     The step, with gradients to the predictions through mean and log-prob.
@@ -235,7 +173,13 @@ def ddim_replay(
   """
   _require_eta(eta, np.nextafter(0.0, 1.0))
   mean, std = ddim_moments(
-    noise, clean, alpha_bar, alpha_bar_next, eta=eta, clip=clip
+    noise,
+    clean,
+    alpha_bar,
+    alpha_bar_next,
+    eta=eta,
+    clip=clip,
+    least_std=least_std,
   )
   return scored_step(widened(x_next), mean, std, std)
 
@@ -257,6 +201,8 @@ class Ddim:
   """Noise put back in each step, in (0, 1]."""
   clip: float | None = None
   """Bound on the predicted clean sample."""
+  least_std: float = 0.0
+  """Floor of the noise of each step; 0.1 in DPPO."""
   training_steps: int = 1000
   """Noise levels that the network was trained on."""
   offset: int = 1
@@ -303,6 +249,11 @@ class Ddim:
       beta_last=self.beta_last,
     )
 
+  @property
+  def scored_steps(self) -> int:
+    """Steps, from the first, that have noise and so a log-probability."""
+    return self.steps - (self.offset == 0 and self.least_std == 0)
+
   def _levels(self):
     """Per step: the training step, its alpha-bar and the next one's."""
     here = self.visited
@@ -312,7 +263,7 @@ class Ddim:
 
   def _predict(self, model_fn, x, level, alpha_bar):
     if self.prediction == "flow":
-      t, scale = _flow_time(alpha_bar)
+      t, scale = flow_time(alpha_bar)
       output = model_fn(expand_like(scale, x) * x, t)
     else:
       output = model_fn(x, level.astype(jnp.float32))
@@ -335,6 +286,7 @@ class Ddim:
         fold_rows(row_key, index),
         eta=self.eta,
         clip=self.clip,
+        least_std=self.least_std,
       )
 
     return stochastic_scan(draw, noise, self._levels())
@@ -360,15 +312,14 @@ class Ddim:
     level, here, there = (jnp.asarray(v)[step] for v in self._levels())
     predicted = self._predict(velocity_fn, widened(x), level, here)
     return ddim_replay(
-      *predicted, here, there, x_next, eta=self.eta, clip=self.clip
+      *predicted,
+      here,
+      there,
+      x_next,
+      eta=self.eta,
+      clip=self.clip,
+      least_std=self.least_std,
     )
-
-
-def _flow_time(alpha_bar):
-  """The flow's time of equal signal-to-noise, and x_flow / x_vp there."""
-  signal = jnp.sqrt(widened(alpha_bar))
-  spread = jnp.sqrt(1.0 - widened(alpha_bar))
-  return spread / (signal + spread), 1.0 / (signal + spread)
 
 
 def _require_eta(eta, least):

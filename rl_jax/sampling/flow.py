@@ -239,6 +239,11 @@ class FlowSde:
       num_steps=self.steps, shift=self.shift, t_min=self.t_min
     )
 
+  @property
+  def scored_steps(self) -> int:
+    """Steps, from the first, that have noise and so a log-probability."""
+    return self.steps - (self.kind == "cps")
+
   def __call__(
     self,
     velocity_fn: VelocityFn,

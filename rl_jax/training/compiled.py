@@ -88,7 +88,9 @@ class Compiled:
   def init(self) -> State:
     """A fresh state, made where it lives."""
     make = jax.jit(self._program.init, out_shardings=self.state_sharding)
-    return make(self._key, self._start)
+    # The start is needed once; a large model must not be kept twice.
+    start, self._start = self._start, None
+    return make(self._key, start)
 
   def put(self, items: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     """Rows on their devices."""

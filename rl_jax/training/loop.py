@@ -243,11 +243,20 @@ class _Watch:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-  """Collects SIGTERM and SIGINT, so that a step is finished and saved."""
+  """Collects SIGTERM and SIGINT, so that a step is finished and saved.
+
+  Whoever asks twice by SIGINT does not want to wait: that interrupts.
+  """
   caught: list[int] = []
   kinds = (signal.SIGTERM, signal.SIGINT)
+
+  def catch(number: int, _: object) -> None:
+    if number == signal.SIGINT and signal.SIGINT in caught:
+      raise KeyboardInterrupt
+    caught.append(number)
+
   try:
-    before = [signal.signal(k, lambda n, _: caught.append(n)) for k in kinds]
+    before = [signal.signal(kind, catch) for kind in kinds]
   except ValueError:  # Not the main thread: leave signals to whoever owns it.
     yield caught
     return

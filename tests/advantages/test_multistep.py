@@ -8,6 +8,14 @@ import numpy as np
 import pytest
 
 from advantages import oracles
+from advantages.records import (
+  SCANNED,
+  arrays,
+  by_row,
+  consistent,
+  flags,
+  make_batch,
+)
 from rl_jax.advantages import (
   carried_back,
   discounted_returns,
@@ -15,65 +23,18 @@ from rl_jax.advantages import (
   generalized_advantage,
   lambda_returns,
   length_adaptive_trace,
-  n_step_returns,
   next_values,
-  vtrace,
 )
 from rl_jax.masks import keep
 from rl_jax.rewards import at_last_token
 
 TRUE3, FALSE3 = jnp.ones(3, bool), jnp.zeros(3, bool)
 END = jnp.array([False, False, True])
-SCANNED = {"rtol": 1e-5, "atol": 1e-5}
 
 
 @pytest.fixture(scope="module")
 def batch():
-  """Rows with tool output in the middle, several records, cuts and ends."""
-  rng = np.random.default_rng(4)
-  shape = (6, 11)
-  mask = rng.uniform(size=shape) < 0.65
-  last = rng.uniform(size=shape) < 0.25
-  last[:, -1] = True
-  mask[0], last[0, :-1] = True, False
-  mask[1] = False
-  found = {
-    "reward": rng.normal(size=shape),
-    "value": rng.normal(size=shape),
-    "next_value": rng.normal(size=shape),
-    "ratio": rng.uniform(0.25, 2.5, shape),
-    "mask": mask,
-    "last": last,
-    "terminated": last & (rng.uniform(size=shape) < 0.5),
-  }
-  return {
-    k: v if v.dtype == bool else v.astype(np.float32) for k, v in found.items()
-  }
-
-
-def by_row(oracle, batch, names, **options):
-  columns = [batch[name] for name in names]
-  return np.array(
-    [
-      oracle(*[np.float64(c) if c.dtype != bool else c for c in row], **options)
-      for row in zip(*columns, strict=True)
-    ]
-  )
-
-
-def arrays(batch, *names):
-  """NaN wherever nothing may look."""
-  out = []
-  for name in names:
-    unseen = ~batch["mask"]
-    if name == "next_value":
-      unseen = unseen | batch["terminated"]
-    out.append(jnp.asarray(np.where(unseen, np.nan, batch[name]), jnp.float32))
-  return out
-
-
-def flags(batch, *names):
-  return {name: jnp.asarray(batch[name]) for name in names}
+  return make_batch()
 
 
 # The case of the style sheet: r = [1, 2, 3], v = 1/2, v' = [1/2, 1/2, 9],
@@ -249,45 +210,6 @@ def test_returns_equal_the_double_sum(batch):
   np.testing.assert_allclose(found, expected, **SCANNED)
 
 
-NEXT = ("reward", "next_value", "mask", "terminated", "last")
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 20])
-def test_n_step_equals_the_window_sum(batch, steps):
-  found = n_step_returns(
-    *arrays(batch, "reward", "next_value"),
-    jnp.asarray(batch["mask"]),
-    **flags(batch, "terminated", "last"),
-    discount=0.9,
-    steps=steps,
-  )
-  expected = by_row(oracles.n_step, batch, NEXT, discount=0.9, steps=steps)
-  np.testing.assert_allclose(found, expected, **SCANNED)
-
-
-@pytest.mark.parametrize("trace", [0.0, 0.6, 1.0])
-def test_lambda_return_is_the_mixture_of_n_step_returns(batch, trace):
-  found = lambda_returns(
-    *arrays(batch, "reward", "next_value"),
-    jnp.asarray(batch["mask"]),
-    **flags(batch, "terminated", "last"),
-    discount=0.9,
-    trace=trace,
-  )
-  expected = by_row(
-    oracles.lambda_return, batch, NEXT, discount=0.9, trace=trace
-  )
-  np.testing.assert_allclose(found, expected, **SCANNED)
-
-
-def consistent(batch):
-  """next_value that is the value of the next counted column."""
-  value, mask = jnp.asarray(batch["value"]), jnp.asarray(batch["mask"])
-  last = jnp.asarray(batch["last"])
-  after = next_values(value, mask, last=last)
-  return jnp.where(last, jnp.asarray(batch["next_value"]), after)
-
-
 def test_advantage_plus_value_is_the_lambda_return(batch):
   after, mask = consistent(batch), jnp.asarray(batch["mask"])
   both = {"discount": 0.9, "trace": 0.7, **flags(batch, "terminated", "last")}
@@ -311,54 +233,6 @@ def test_limits_of_the_trace(batch):
   error = reward + 0.9 * jnp.where(last, 0.0, after) - value
   np.testing.assert_allclose(
     call(terminated=last, trace=0.0), keep(error, mask), **SCANNED
-  )
-
-
-@pytest.mark.parametrize(
-  ("trace", "max_ratio", "max_trace"),
-  [(1.0, 1.0, 1.0), (0.8, 1.5, 1.0), (0.0, 2.0, 0.5), (1.0, np.inf, np.inf)],
-)
-def test_vtrace_equals_the_sum_of_products(batch, trace, max_ratio, max_trace):
-  limits = {"trace": trace, "max_ratio": max_ratio, "max_trace": max_trace}
-  found = vtrace(
-    *arrays(batch, "reward", "value", "next_value", "ratio"),
-    jnp.asarray(batch["mask"]),
-    **flags(batch, "terminated", "last"),
-    discount=0.9,
-    **limits,
-  )
-  names = (
-    *("reward", "value", "next_value", "ratio"),
-    *("mask", "terminated", "last"),
-  )
-  expected = by_row(oracles.vtrace, batch, names, discount=0.9, **limits)
-  np.testing.assert_allclose(found.target, expected[:, 0], rtol=1e-5, atol=2e-5)
-  np.testing.assert_allclose(
-    found.advantage, expected[:, 1], rtol=1e-5, atol=2e-5
-  )
-
-
-def test_vtrace_on_policy_is_the_lambda_return_and_the_advantage(batch):
-  after, mask = consistent(batch), jnp.asarray(batch["mask"])
-  reward, value = arrays(batch, "reward", "value")
-  both = {"discount": 0.9, "trace": 0.7, **flags(batch, "terminated", "last")}
-  found = vtrace(
-    reward,
-    value,
-    after,
-    jnp.ones_like(reward),
-    mask,
-    max_ratio=1.0,
-    max_trace=1.0,
-    **both,
-  )
-  np.testing.assert_allclose(
-    found.target, lambda_returns(reward, after, mask, **both), **SCANNED
-  )
-  np.testing.assert_allclose(
-    found.advantage,
-    generalized_advantage(reward, value, after, mask, **both),
-    **SCANNED,
   )
 
 
@@ -434,39 +308,6 @@ def test_fraction_out_of_range_raises(wrong):
     )
 
 
-def test_other_bad_options_raise():
-  with pytest.raises(
-    ValueError, match=r"max_trace <= max_ratio, got 2\.0 and 1"
-  ):
-    vtrace(
-      *[jnp.ones(3)] * 4,
-      TRUE3,
-      terminated=END,
-      last=END,
-      discount=1.0,
-      trace=1.0,
-      max_ratio=1.0,
-      max_trace=2.0,
-    )
-  with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
-    n_step_returns(
-      jnp.ones(3),
-      jnp.ones(3),
-      TRUE3,
-      terminated=END,
-      last=END,
-      discount=1.0,
-      steps=0,
-    )
-  with pytest.raises(ValueError, match=r"discount must be in .*got 2"):
-    n_step_returns(
-      jnp.ones(3),
-      jnp.ones(3),
-      TRUE3,
-      terminated=END,
-      last=END,
-      discount=2.0,
-      steps=1,
-    )
+def test_alpha_out_of_range_raises():
   with pytest.raises(ValueError, match="alpha must be positive, got 0"):
     length_adaptive_trace(jnp.ones((1, 3), bool), alpha=0.0)

@@ -27,7 +27,7 @@ def test_gradient_of_the_mean_is_the_cross_entropys():
     log_prob = token_log_prob(z, token, mask, temperature=1.0, soft_cap=None)
     return over_tokens(negative_log_likelihood(log_prob, mask), mask).mean()
 
-  value, slope = jax.value_and_grad(loss)(logits)
+  value, slope = jax.jit(jax.value_and_grad(loss))(logits)
   p = np.exp(np.asarray(logits, np.float64))
   p /= p.sum(axis=-1, keepdims=True)
   own = np.take_along_axis(p, np.asarray(token)[..., None], -1)[..., 0]
@@ -44,58 +44,57 @@ def test_a_token_that_cannot_be_costs_everything():
 
 
 class TestNoise:
-  width, alpha = 64, 5.0
+  rows, time, width, alpha = 8, 80, 32, 5.0
+  apply = staticmethod(jax.jit(noisy_embedding, static_argnames="alpha"))
 
-  def noise(self, mask, key=None, width=None):
-    shape = (*mask.shape, width or self.width)
-    keys = _keys(len(mask)) if key is None else key
-    return noisy_embedding(jnp.zeros(shape), mask, keys, alpha=self.alpha)
+  def noise(self, lengths, seed=0, keys=None):
+    """Of rows of these lengths, all padded to the same width."""
+    zero = jnp.zeros((self.rows, self.time, self.width))
+    mask = jnp.arange(self.time)[None] < jnp.asarray(lengths)[:, None]
+    keys = _keys(self.rows, seed) if keys is None else keys
+    return np.asarray(
+      self.apply(zero, mask, keys, alpha=self.alpha), np.float64
+    )
 
   def test_bound_and_spread(self):
     """Uniform within alpha / sqrt(L d): variance a third of its square."""
-    mask = jnp.ones((4, 50), bool)
-    noise = np.asarray(self.noise(mask), np.float64)
-    bound = self.alpha / math.sqrt(50 * self.width)
+    noise = self.noise([self.time] * self.rows)
+    bound = self.alpha / math.sqrt(self.time * self.width)
     assert abs(noise).max() <= bound * (1 + 1e-6)
-    count = noise.size
     # Standard errors of a uniform's mean and second moment.
-    assert abs(noise.mean()) < 5 * bound / math.sqrt(3 * count)
+    error = 5 / math.sqrt(noise.size)
+    assert abs(noise.mean() / bound) < error * math.sqrt(1 / 3)
     second = (noise**2).mean() / bound**2
-    assert abs(second - 1 / 3) < 5 * math.sqrt(4 / 45 / count)
+    assert abs(second - 1 / 3) < error * math.sqrt(4 / 45)
 
-  def test_norm_does_not_grow_with_length(self):
-    for length in (5, 20, 80):
-      noise = self.noise(jnp.ones((8, length), bool))
-      norm = jnp.sqrt((noise**2).sum(axis=(1, 2))).mean()
-      np.testing.assert_allclose(norm, self.alpha / math.sqrt(3), rtol=0.05)
+  def test_norm_depends_on_no_length_not_even_the_batchs(self):
+    """Transformers counts the padded width: shorter rows get less noise."""
+    noise = self.noise([80, 80, 40, 40, 20, 20, 10, 10])
+    norm = np.sqrt((noise**2).sum(axis=(1, 2)))
+    np.testing.assert_allclose(norm, self.alpha / math.sqrt(3), rtol=0.1)
+    np.testing.assert_array_equal(noise[-1, 10:], 0.0)
 
-  def test_length_is_that_of_the_row_not_of_the_batch(self):
-    """Where transformers counts the padded width."""
-    mask = jnp.arange(40)[None] < jnp.array([[40], [10]])
-    noise = self.noise(mask)
-    alone = self.noise(mask[1:, :10], key=_keys(2)[1:])
-    np.testing.assert_allclose(noise[1:, :10], alone, rtol=1e-6)
-    np.testing.assert_array_equal(noise[1, 10:], 0.0)
+  def test_padding_changes_no_rows_noise(self):
+    """The same draws, whatever stands behind them and beside them."""
+    long = self.noise([80] * 8) * math.sqrt(80)
+    short = self.noise([10] * 8, keys=_keys(8)[::-1]) * math.sqrt(10)
+    np.testing.assert_allclose(short[::-1, :10], long[:, :10], rtol=1e-5)
 
-  def test_rows_and_keys_are_independent(self):
-    mask = jnp.ones((2, 30), bool)
-    one, other = self.noise(mask), self.noise(mask, key=_keys(2, seed=1))
-    bound = self.alpha**2 / (30 * self.width) / 3
-
-    def correlation(x, y):
-      return float(jnp.mean(x * y)) / bound
-
-    error = 5 / math.sqrt(30 * self.width)
-    assert abs(correlation(one[0], one[1])) < error
-    assert abs(correlation(one, other)) < error
-    assert abs(correlation(one[0, :-1], one[0, 1:])) < error
+  def test_rows_columns_and_keys_are_independent(self):
+    one = self.noise([self.time] * self.rows)
+    other = self.noise([self.time] * self.rows, seed=1)
+    square = (one**2).mean()
+    for x, y in ((one[:-1], one[1:]), (one[:, :-1], one[:, 1:]), (one, other)):
+      assert abs((x * y).mean()) < 5 * square / math.sqrt(x.size)
 
   def test_gradient_passes_through(self):
-    mask = jnp.array([[True, True, False]])
-    slope = jax.grad(
-      lambda e: noisy_embedding(e, mask, _keys(1), alpha=5.0).sum()
-    )(jnp.ones((1, 3, 2)))
-    np.testing.assert_array_equal(slope, [[[1, 1], [1, 1], [0, 0]]])
+    mask = jnp.arange(self.time)[None] < jnp.full((self.rows, 1), 3)
+    keys = _keys(self.rows)
+    slope = jax.jit(
+      jax.grad(lambda e: self.apply(e, mask, keys, alpha=5.0).sum())
+    )(jnp.ones((self.rows, self.time, self.width)))
+    expected = np.broadcast_to(mask[..., None], slope.shape)
+    np.testing.assert_array_equal(slope, expected)
 
   @pytest.mark.parametrize("alpha", [-1.0, math.inf, math.nan])
   def test_sizes_that_cannot_be_meant_are_refused(self, alpha):

@@ -179,6 +179,7 @@ def main(source: pathlib.Path | None, commit: str | None) -> None:
 
   numbers["rloo"] = _rloo(root, rloo, trainer, batch, rows)
   numbers["preference"] = _preference(root)
+  numbers["faults"] = _faults(trainer, grpo, batch)
   save(
     "trl",
     {
@@ -195,6 +196,26 @@ class _Bag(dict):
 
   def __missing__(self, key):
     return self.setdefault(key, [])
+
+
+def _faults(trainer, kind, batch):
+  torch = module("torch")
+  loss = trainer(kind, batch)
+  spoilt = batch["log_prob"].clone()
+  spoilt[0, -1] = float("nan")
+  parts = []
+  for rows in (slice(0, 5), slice(5, 10)):
+    part = {name: value[rows] for name, value in batch.items()}
+    half = trainer(kind, part, loss_type="bnpo")
+    parts.append(half(part["log_prob"], part["mask"]))
+  whole = trainer(kind, batch, loss_type="bnpo")
+  return {
+    "NaN behind the mask": loss(spoilt, batch["mask"]),
+    "bnpo of the whole and of its halves": [
+      whole(batch["log_prob"], batch["mask"]),
+      torch.stack(parts).mean(),
+    ],
+  }
 
 
 def _rloo(root, kind, trainer, batch, rows):

@@ -8,7 +8,14 @@ import numpy as np
 from experiments.composition import PolicyBatch
 from parity.sources import inputs
 
-__all__ = ["arrays", "batch_of", "last_of", "pairs", "placed"]
+__all__ = [
+  "arrays",
+  "batch_of",
+  "inputs_with_nan",
+  "last_of",
+  "pairs",
+  "placed",
+]
 
 PAIRS = (
   "chosen",
@@ -64,3 +71,19 @@ def last_of(mask):
   """The last counted column of each row."""
   length = jnp.sum(mask, axis=-1, keepdims=True)
   return jnp.cumsum(mask, axis=-1) * mask == length
+
+
+def inputs_with_nan() -> PolicyBatch:
+  """All rows, with NaN in everything that stands past the end of one."""
+  batch = batch_of(range(10))
+
+  def spoilt(value):
+    return jnp.where(batch.mask, value, jnp.nan)
+
+  return batch._replace(
+    **{
+      name: spoilt(value)
+      for name, value in batch._asdict().items()
+      if name != "mask" and value.shape == batch.mask.shape
+    }
+  )

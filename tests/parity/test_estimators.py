@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,12 +13,6 @@ from parity.sources import load
 from parity.subjects import arrays, batch_of, last_of, placed
 from rl_jax import advantages, divergences, losses, ratios, reduce
 from rl_jax.controllers import adapted_kl_coefficient
-
-
-@pytest.fixture(autouse=True)
-def float64():
-  with jax.enable_x64(True):
-    yield
 
 
 def close(found, wanted, tolerance=1e-6):

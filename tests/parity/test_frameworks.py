@@ -52,25 +52,12 @@ def close(found, wanted, tolerance):
 def test_column_in_float64(peer):
   recipe, tolerance = FRAMEWORKS[peer]
   theirs = load(peer)["grpo"]
-  with jax.enable_x64(True):
-    batch = batch_of(theirs["rows"])
-    advantage, loss, gradient = run(recipe, batch)
-    assert loss.dtype == jnp.float64
-    close(advantage, placed(theirs["advantage"], theirs["rows"]), tolerance)
-    close(loss, theirs["loss"], tolerance)
-    close(gradient, placed(theirs["gradient"], theirs["rows"]), tolerance)
-
-
-@pytest.mark.parametrize("peer", FRAMEWORKS)
-def test_column_in_float32(peer):
-  recipe, _ = FRAMEWORKS[peer]
-  theirs = load(peer)["grpo"]
   batch = batch_of(theirs["rows"])
   advantage, loss, gradient = run(recipe, batch)
-  assert loss.dtype == jnp.float32
-  close(advantage, placed(theirs["advantage"], theirs["rows"]), 2e-5)
-  close(loss, theirs["loss"], 2e-5)
-  close(gradient, placed(theirs["gradient"], theirs["rows"]), 2e-5)
+  assert loss.dtype == jnp.float64
+  close(advantage, placed(theirs["advantage"], theirs["rows"]), tolerance)
+  close(loss, theirs["loss"], tolerance)
+  close(gradient, placed(theirs["gradient"], theirs["rows"]), tolerance)
 
 
 @pytest.mark.parametrize(
@@ -80,19 +67,16 @@ def test_loss_of_each_token(peer):
   """A mask of one token leaves its loss, KL included, as the aggregate."""
   recipe, tolerance = FRAMEWORKS[peer]
   theirs = load(peer)["grpo"]
-  with jax.enable_x64(True):
-    batch = batch_of(theirs["rows"])
-    signals = recipe.signals(batch, num_groups=4)
+  batch = batch_of(theirs["rows"])
+  signals = recipe.signals(batch, num_groups=4)
 
-    def alone(place):
-      here = jnp.arange(batch.mask.size).reshape(batch.mask.shape) == place
-      given = signals._replace(mask=here)
-      return recipe.terms(batch, given).objective()
-
-    places = np.flatnonzero(signals.mask)
-    found = jax.vmap(alone)(jnp.arange(batch.mask.size))
-    wanted = placed(theirs["per_token"], theirs["rows"]).reshape(-1)
-    close(found[places], wanted[places], tolerance)
+  wanted = placed(theirs["per_token"], theirs["rows"]).reshape(-1)
+  # Some of them, in the order of the batch: each costs a run.
+  for place in np.flatnonzero(signals.mask)[::4]:
+    here = np.arange(batch.mask.size).reshape(batch.mask.shape) == place
+    given = signals._replace(mask=jnp.asarray(here))
+    found = recipe.terms(batch, given).objective()
+    close(found, wanted[place], tolerance)
 
 
 def test_no_two_frameworks_agree():

@@ -193,3 +193,45 @@ def test_log_probs_need_noise():
     sampling.ddim_step(noise, clean, here, there, keys, eta=0.0, clip=None)
   with pytest.raises(ValueError, match="eta"):
     sampling.ddim_replay(noise, clean, here, there, clean, eta=0.0, clip=None)
+
+
+def test_the_floor_raises_the_noise_and_leaves_the_mean():
+  """DPPO's floor, in sampling and likelihood alike."""
+  noise, clean = jnp.array([[0.5, -0.25]]), jnp.array([[0.25, 1.0]])
+  here, there = jnp.array([0.95]), jnp.array([0.99])
+  options = {"eta": 1.0, "clip": None}
+  mean, std = sampling.ddim_moments(noise, clean, here, there, **options)
+  floored_mean, floored = sampling.ddim_moments(
+    noise, clean, here, there, least_std=0.5, **options
+  )
+  np.testing.assert_array_equal(floored_mean, mean)
+  assert float(std[0]) < 0.5
+  assert floored.tolist() == [0.5]
+  key = jax.random.split(jax.random.key(0), 1)
+  taken = sampling.ddim_step(
+    noise, clean, here, there, key, least_std=0.5, **options
+  )
+  again = sampling.ddim_replay(
+    noise, clean, here, there, taken.x_next, least_std=0.5, **options
+  )
+  # log N of the drawn latent at standard deviation 1/2, per dimension.
+  z = (np.asarray(taken.x_next) - np.asarray(mean)) / 0.5
+  expected = np.mean(-0.5 * z**2 - np.log(0.5 * np.sqrt(2 * np.pi)))
+  np.testing.assert_allclose(taken.log_prob, [expected], rtol=1e-5)
+  np.testing.assert_allclose(again.log_prob, [expected], rtol=1e-5)
+
+
+def test_a_floor_gives_the_last_step_a_density():
+  bare = sampling.Ddim(steps=4, prediction="flow", offset=0)
+  floored = sampling.Ddim(steps=4, prediction="flow", offset=0, least_std=0.1)
+  assert (bare.scored_steps, floored.scored_steps) == (3, 4)
+
+
+def test_a_negative_floor_is_refused(unchecked):
+  one = jnp.ones((1, 1))
+  with pytest.raises(
+    ValueError, match="least_std must not be negative, got -1"
+  ):
+    sampling.ddim_moments(
+      one, one, one[0] * 0.5, one[0] * 0.75, eta=1.0, clip=None, least_std=-1.0
+    )
