@@ -244,9 +244,9 @@ def over_rows(
   `over_constant` leaves rows without a counted token out of the weight; here
   they dilute the mean, as they do where the batch size divides. Padding rows
   are those that are not valid. TRL's "dr_grpo" is this with the longest
-  allowed response as divisor. verl's "seq-mean-token-sum-norm" does not
-  divide by the B rows of the whole batch at all: divide by its constant over
-  B, and the two B cancel.
+  allowed response as divisor, verl 0.9's "seq-mean-token-sum-norm" with its
+  constant. Older verl did not divide by the B rows of the batch at all: there
+  the divisor is the constant over B, and the two B cancel.
 
   Args:
     loss: one value per token.
