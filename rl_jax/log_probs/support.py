@@ -211,8 +211,10 @@ def _at_least(z, threshold):
 
 
 def _threshold(z, support):
-  """The smallest scaled logit that is kept, one per column."""
-  z = jax.lax.stop_gradient(z)
+  """The smallest scaled logit that is kept, one per column; to compare with.
+
+  Comparisons have no gradient, so none is stopped here.
+  """
   vocabulary = z.shape[-1]
   if support.top_k is not None and support.top_k > vocabulary:
     raise ValueError(
