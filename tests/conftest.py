@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import os
 
-# Both are read when jax is imported: libtpu is not asked for, and the CPU
-# pretends to be eight devices, on which the results must not depend.
+# All are read when jax is imported, by the processes that tests start too:
+# libtpu is not asked for; most programs here run once, so that LLVM's best
+# costs more than it gives; and the CPU pretends to be eight devices, on which
+# the results must not depend.
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 os.environ["XLA_FLAGS"] = " ".join(
   (
     os.environ.get("XLA_FLAGS", ""),
@@ -23,6 +26,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 import importlib
 import pkgutil
 import typing
+from collections.abc import Iterator
 
 # Whatever the checked modules import must be loaded before TYPE_CHECKING is
 # changed: other packages keep circular or missing imports under it.
@@ -79,6 +83,14 @@ try:
     _import_checked()
 finally:
   typing.TYPE_CHECKING = False
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+  """Annotations are not checked, so that the library itself must refuse."""
+  jaxtyping.config.update("jaxtyping_disable", True)
+  yield
+  jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)

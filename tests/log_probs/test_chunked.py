@@ -141,20 +141,29 @@ def test_large_logits_lose_nothing():
   embedding = jnp.array([[1000.0], [1001.0], [999.0], [-1000.0]])
   hidden, mask = jnp.ones((1, 4, 1)), jnp.ones((1, 4), bool)
   token = jnp.array([[0, 1, 2, 3]])
-  scores = chunked_log_prob(
-    hidden,
-    embedding,
-    token,
-    mask,
-    chunk_tokens=2,
-    chunk_vocabulary=1,
-    **PLAIN,
-  )
+
+  def loss(embedding):
+    scores = chunked_log_prob(
+      hidden,
+      embedding,
+      token,
+      mask,
+      chunk_tokens=2,
+      chunk_vocabulary=1,
+      **PLAIN,
+    )
+    return scores.log_prob.sum(), scores
+
+  slope, scores = jax.jit(jax.grad(loss, has_aux=True))(embedding)
   p = np.exp(np.array([-1.0, 0.0, -2.0]))
   p /= p.sum()
   np.testing.assert_allclose(scores.log_prob[0, :3], np.log(p), rtol=1e-6)
-  np.testing.assert_allclose(scores.entropy, -np.sum(p * np.log(p)), rtol=1e-6)
+  np.testing.assert_allclose(
+    scores.entropy, -np.full((1, 4), np.sum(p * np.log(p))), rtol=1e-6
+  )
   assert scores.log_prob[0, 3] < -2000.0
+  expected = 1.0 - 4.0 * np.array([*p, 0.0])
+  np.testing.assert_allclose(slope[:, 0], expected, atol=1e-6)
 
 
 def test_one_sequence_needs_no_row_axis():

@@ -227,7 +227,9 @@ class TestShape:
       assert found.min() >= 0
       assert found.max() <= most
 
-  @pytest.mark.parametrize("name", set(ALL) - {"exponential", "modulated"})
+  @pytest.mark.parametrize(
+    "name", sorted(set(ALL) - {"exponential", "modulated"})
+  )
   @pytest.mark.parametrize("h", [-1e4, 1e4])
   def test_far_margins_are_finite(self, name, h):
     w = jnp.full(6, h)
