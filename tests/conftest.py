@@ -23,6 +23,7 @@ os.environ["XLA_FLAGS"] = " ".join(
   )
 ).strip()
 
+import gc
 import importlib
 import pkgutil
 import typing
@@ -83,6 +84,11 @@ try:
     _import_checked()
 finally:
   typing.TYPE_CHECKING = False
+
+
+def pytest_collection_finish() -> None:
+  """What is loaded by now stays: collecting garbage need not look at it."""
+  gc.freeze()
 
 
 @pytest.fixture

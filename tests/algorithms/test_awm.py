@@ -14,6 +14,8 @@ from rl_jax.algorithms import SlowCopy
 from rl_jax.training.state import step_key
 from training import tiny
 
+pytestmark = pytest.mark.slow
+
 OPTIMISER = dataclasses.replace(
   tiny.OPTIMISER, epsilon=1e-3, weight_decay=0.1, clip_norm=0.05
 )

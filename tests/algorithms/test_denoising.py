@@ -16,6 +16,8 @@ from rl_jax.algorithms import Average, PromptStatistics
 from rl_jax.training.state import step_key
 from training import tiny
 
+pytestmark = pytest.mark.slow
+
 FULL = dataclasses.replace(
   tiny.GRPO,
   optimiser=dataclasses.replace(tiny.OPTIMISER, epsilon=1e-3),

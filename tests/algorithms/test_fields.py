@@ -17,6 +17,8 @@ from rl_jax import algorithms, sampling
 from rl_jax.data.source import start, take
 from training import tiny
 
+pytestmark = pytest.mark.slow
+
 AWM = dataclasses.replace(
   tiny.AWM,
   base_weight=0.1,

@@ -12,6 +12,8 @@ from rl_jax.experiment import Checkpoints
 from rl_jax.launch.run import train
 from training import tiny
 
+pytestmark = pytest.mark.slow
+
 FIELDS = {
   "model": tiny.Field(width=32),
   "data": tiny.Prompts(rows=6, shuffle=False),

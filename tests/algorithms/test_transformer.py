@@ -8,12 +8,15 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from algorithms.steps import first, program
 from rl_jax.launch.run import compile_experiment
 from rl_jax.models import FlowTransformer
 from rl_jax.training.sharding import make_mesh, state_sharding
 from training import tiny
+
+pytestmark = pytest.mark.slow
 
 SMALL = FlowTransformer(
   height=4,

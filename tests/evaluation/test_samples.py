@@ -15,6 +15,8 @@ from rl_jax.sampling import EulerOde
 from rl_jax.training.state import State
 from training import tiny
 
+pytestmark = pytest.mark.slow
+
 
 def state(memory=None, step=0):
   model = tiny.Field()

@@ -18,6 +18,8 @@ from rl_jax.launch.run import train
 from rl_jax.training.doctor import Collapse
 from training import tiny
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 

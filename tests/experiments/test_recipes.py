@@ -19,6 +19,8 @@ from experiments.components import (
 from rl_jax import losses
 from rl_jax.reduce import over_constant
 
+pytestmark = pytest.mark.slow
+
 RECIPES = same_name.named_recipes()
 every = pytest.mark.parametrize("name", RECIPES)
 

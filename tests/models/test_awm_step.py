@@ -13,6 +13,8 @@ from rl_jax.losses import awm_loss, matching_log_prob
 from rl_jax.models import FlowTransformer, VelocityMLP
 from rl_jax.training.sharding import batch_sharding, make_mesh, shard_like
 
+pytestmark = pytest.mark.slow
+
 MODELS = [
   pytest.param(
     VelocityMLP(event=8, classes=4, width=8, blocks=1, time_features=4),

@@ -20,10 +20,11 @@ from rl_jax.training.checkpoints import CheckpointError, Store
 from rl_jax.training.sharding import make_mesh
 from training import tiny
 
-# What Orbax leaves half read complains when it is collected.
-pytestmark = pytest.mark.filterwarnings(
-  "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = [
+  pytest.mark.slow,
+  # What Orbax leaves half read complains when it is collected.
+  pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 EXPERIMENT = tiny.experiment(
   steps=4, evaluation=tiny.SAMPLES, checkpoints=Checkpoints(every=2, keep=3)
 )

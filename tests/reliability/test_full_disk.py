@@ -12,6 +12,8 @@ from reliability.runs import digest, numbers, saved
 from rl_jax.experiment import Checkpoints
 from training import tiny
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 EXPERIMENT = tiny.experiment(
   steps=STEPS,

@@ -14,6 +14,8 @@ from reliability.runs import arrays, digest, numbers, saved
 from rl_jax.experiment import Checkpoints, Mesh
 from training import tiny
 
+pytestmark = pytest.mark.slow
+
 STEPS = 12
 KILLS = 20
 

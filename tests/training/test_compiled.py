@@ -13,6 +13,8 @@ from rl_jax.launch.run import compile_experiment
 from rl_jax.training.sharding import make_mesh
 from training import tiny
 
+pytestmark = pytest.mark.slow
+
 FULL = dataclasses.replace(
   tiny.AWM,
   base_weight=0.1,

@@ -19,6 +19,8 @@ from rl_jax.launch.run import train
 from rl_jax.training.doctor import Collapse, Unhealthy
 from training import tiny
 
+pytestmark = pytest.mark.slow
+
 ONE = Mesh(data=1)
 HOOKS = {}
 

@@ -12,6 +12,8 @@ from rl_jax.data.source import start, take
 from rl_jax.training.seeds import run_seeds
 from training import tiny
 
+pytestmark = pytest.mark.slow
+
 
 def build(**changes):
   experiment = tiny.experiment(**changes)
