@@ -131,6 +131,8 @@ def test_jaxtyping_is_imported_for_type_checkers_only(name: str) -> None:
 
 def fresh(code: str) -> str:
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+  # As installed: what is imported twice is parsed once.
+  environment.pop("PYTHONDONTWRITEBYTECODE", None)
   done = subprocess.run(
     [sys.executable, "-c", code],
     env=environment,

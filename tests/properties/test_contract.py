@@ -34,10 +34,11 @@ def test_promise(promise: checks.Property, subject: subjects.Subject) -> None:
   promise.check(subject)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "subject",
   [
-    pytest.param(subject, id=subject.name, marks=marks(subject))
+    pytest.param(subject, id=subject.name)
     for subject in SUBJECTS
     if criteria.returns_loss(subject)
   ],
