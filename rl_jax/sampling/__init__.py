@@ -1,5 +1,6 @@
-"""Samplers: from noise to samples, with a key per row."""
+"""Samplers: from noise or prompts to samples, with a key per row."""
 
+from rl_jax.sampling.autoregressive import Autoregressive, Completions
 from rl_jax.sampling.ddim import (
   Ddim,
   ddim_moments,
@@ -15,6 +16,7 @@ from rl_jax.sampling.flow import (
   guided,
   ode_euler,
 )
+from rl_jax.sampling.generate import Generated, generate, smallest_bucket
 from rl_jax.sampling.levels import (
   flow_time,
   noise_and_clean,
@@ -35,16 +37,21 @@ from rl_jax.sampling.times import (
   LogitNormalTimes,
   UniformTimes,
 )
+from rl_jax.sampling.tries import Trie
 
 __all__ = [
+  "Autoregressive",
+  "Completions",
   "Ddim",
   "DiscreteTimes",
   "EulerOde",
   "FlowSde",
+  "Generated",
   "LogitNormalTimes",
   "SaSolver",
   "Step",
   "Trajectory",
+  "Trie",
   "UniformTimes",
   "VelocityFn",
   "ddim_moments",
@@ -56,6 +63,7 @@ __all__ = [
   "flow_sde_replay",
   "flow_sde_step",
   "flow_time",
+  "generate",
   "guided",
   "noise_and_clean",
   "ode_euler",
@@ -64,4 +72,5 @@ __all__ = [
   "sa_solver",
   "sa_times",
   "scaled_linear_alpha_bar",
+  "smallest_bucket",
 ]

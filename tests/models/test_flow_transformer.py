@@ -164,6 +164,7 @@ def oracle(params, model, x, t, condition):
   return image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "change",
   [
@@ -192,6 +193,7 @@ def test_forward_against_numpy(change, inputs):
     np.testing.assert_allclose(found[row, time], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_velocity_is_zero_at_the_start(fresh, inputs):
   assert not np.any(run(TINY, fresh, *inputs))
 
@@ -275,6 +277,7 @@ def test_product_of_rotated_vectors_sees_the_difference_only(i, j):
   assert found == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_half_precision_returns_float32_near_the_exact_velocity(params, inputs):
   """Sums of order one through some ten rounded layers: a few percent."""
   half = dataclasses.replace(TINY, dtype="bfloat16")

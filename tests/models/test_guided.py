@@ -20,6 +20,7 @@ def inputs():
   return MODEL.init(jax.random.key(0)), x, jnp.array([0.25, 0.75])
 
 
+@pytest.mark.slow
 def test_is_the_line_through_both_velocities(inputs):
   params, x, t = inputs
   label, null = jnp.array([0, 1]), jnp.array([3, 3])
@@ -34,6 +35,7 @@ def test_is_the_line_through_both_velocities(inputs):
   )
 
 
+@pytest.mark.slow
 def test_weight_one_is_the_model_itself(inputs):
   params, x, t = inputs
   label = jnp.array([0, 1])
@@ -46,6 +48,7 @@ def test_weight_one_is_the_model_itself(inputs):
   )
 
 
+@pytest.mark.slow
 def test_no_gradient_through_the_unconditional_branch(inputs):
   params, x, t = inputs
   label = jnp.array([0, 1])

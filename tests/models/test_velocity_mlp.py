@@ -76,6 +76,7 @@ def test_parameter_count_of_the_digits_network():
   assert count == 181_376
 
 
+@pytest.mark.slow
 def test_initial_scales():
   """Standard deviations within five standard errors, s / sqrt(2 n)."""
   params = jax.jit(VelocityMLP().init)(jax.random.key(3))
@@ -95,6 +96,7 @@ def test_initial_scales():
       assert not np.any(params[name]["bias"])
 
 
+@pytest.mark.slow
 def test_init_depends_on_the_key_alone():
   init = jax.jit(TINY.init)
   one, same, other = (init(jax.random.key(seed)) for seed in (4, 4, 5))
@@ -103,6 +105,7 @@ def test_init_depends_on_the_key_alone():
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(one))
 
 
+@pytest.mark.slow
 def test_batch_axes_are_independent(params, inputs):
   x, t, label = inputs
   whole = TINY.apply(params, x, t, label)
@@ -127,6 +130,7 @@ def test_condition_of_a_row_serves_all_its_times(params, inputs):
   )
 
 
+@pytest.mark.slow
 def test_square_batches_do_not_mix_rows_with_times(params, inputs):
   """With as many rows as times a trailing broadcast would go unnoticed."""
   x, t, _ = inputs
@@ -140,6 +144,7 @@ def test_square_batches_do_not_mix_rows_with_times(params, inputs):
     )
 
 
+@pytest.mark.slow
 def test_seeds_by_vmap(params, inputs):
   x, t, label = inputs
   seeds = [params, jax.tree.map(lambda leaf: leaf * 1.5, params)]
@@ -158,6 +163,7 @@ def test_unknown_class_is_nan_and_not_another_class(params, label):
   assert np.all(np.isnan(out))
 
 
+@pytest.mark.slow
 def test_every_parameter_has_a_gradient(params, inputs):
   x, t, label = inputs
 
@@ -170,6 +176,7 @@ def test_every_parameter_has_a_gradient(params, inputs):
     assert np.any(leaf), path
 
 
+@pytest.mark.slow
 def test_bfloat16_products_return_float32_near_the_exact_ones(params, inputs):
   """bfloat16 keeps 8 bits: half a percent of a velocity of order one."""
   x, t, label = inputs

@@ -83,6 +83,7 @@ def test_clipping_bounds_the_clean_sample_and_leaves_the_noise():
   np.testing.assert_array_equal(clipped, by_hand)
 
 
+@pytest.mark.slow
 def test_replay_of_a_step_gives_its_log_prob():
   clean, noise, here, there = _case()
   keys = sampling.row_keys(jax.random.key(1), jnp.arange(ROWS))
@@ -144,6 +145,7 @@ def test_the_network_is_told_its_training_step():
   assert sorted(seen, reverse=True) == [751.0, 501.0, 251.0, 1.0]
 
 
+@pytest.mark.slow
 def test_a_flow_is_sampled_at_the_time_of_equal_signal_to_noise():
   """Data N(m, s^2) with its exact velocity: mean and spread come out."""
   m, s = 0.5, 0.3

@@ -38,6 +38,7 @@ def results():
 
 @pytest.mark.parametrize("name", SAMPLERS)
 class TestEverySampler:
+  @pytest.mark.slow
   def test_a_row_does_not_see_its_neighbours(self, name, results):
     """Other rows, another order, one row more: the same up to rounding.
 
@@ -54,6 +55,7 @@ class TestEverySampler:
               one[place], two[row], rtol=1e-6, atol=1e-6
             )
 
+  @pytest.mark.slow
   def test_sharding_rows_changes_nothing(self, name):
     """Eight rows on eight devices and on one."""
     noise, keys = _inputs(range(8))
@@ -79,6 +81,7 @@ class TestEverySampler:
       np.testing.assert_array_equal(x[:, 0], _inputs()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flow_sde", "cps", "ddim"])
 def test_replay_of_a_trajectory_gives_its_log_probs(name, results):
   _, x, log_prob = results[name]

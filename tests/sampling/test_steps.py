@@ -108,6 +108,7 @@ def test_replay_of_a_step_gives_its_log_prob(kind):
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_gradient_is_the_score_of_a_fixed_draw():
   """Differentiating through the draw itself would give zero."""
   x, velocity, t, t_next = _case()
