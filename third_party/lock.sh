@@ -22,5 +22,6 @@ trap 'rm -rf "$work"' EXIT
 python3 third_party/constraints.py --without >"$work/pyproject.toml"
 "${uv[@]}" pip compile --quiet "$work/pyproject.toml" --universal \
   --generate-hashes --no-header --no-annotate --python-version 3.12 \
-  --extra digits --group "$work/pyproject.toml:dev" "$@" -o "$lock"
+  --extra digits --group "$work/pyproject.toml:dev" \
+  --group "$work/pyproject.toml:tasks" "$@" -o "$lock"
 python3 third_party/constraints.py --write

@@ -17,6 +17,8 @@ import numpy as np
 if TYPE_CHECKING:
   from jaxtyping import Int
 
+  type Layout = dict[str, tuple[tuple[int, ...], type[np.generic]]]
+
 __all__ = ["Arrays", "Cursor", "Data", "Source", "start", "take"]
 
 

@@ -2,6 +2,7 @@
 
 from rl_jax.rewards.classifier import ClassifierReward
 from rl_jax.rewards.combine import Sum, Verdict
+from rl_jax.rewards.learned import LearnedReward
 from rl_jax.rewards.shaping import (
   at_last_token,
   clipped_reward,
@@ -12,6 +13,7 @@ from rl_jax.rewards.shaping import (
   relative_length_reward,
   replaced_if_unfinished,
 )
+from rl_jax.rewards.text import Term, TextReward
 from rl_jax.rewards.transforms import (
   class_match,
   log_likelihood_reward,
@@ -20,7 +22,10 @@ from rl_jax.rewards.transforms import (
 
 __all__ = [
   "ClassifierReward",
+  "LearnedReward",
   "Sum",
+  "Term",
+  "TextReward",
   "Verdict",
   "at_last_token",
   "class_match",

@@ -168,6 +168,7 @@ def test_without_scikit_learn_the_message_says_what_to_install(
     digits._prepared(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_no_tensorflow_and_no_early_import_of_the_builder(copied):
   """The experiment file pays for tensorflow-datasets on first use only."""
   code = (

@@ -69,6 +69,7 @@ def judge():
   return SimpleNamespace(by=SimpleNamespace(model=model))
 
 
+@pytest.mark.slow
 def test_classifier_reward_is_the_match_of_its_judge(judge):
   reward = ClassifierReward(judge=judge)
   model = reward.judge.by.model
