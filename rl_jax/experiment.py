@@ -8,6 +8,7 @@ imported by name, so a new method is a new dataclass and no edit here.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import json
@@ -130,8 +131,9 @@ class Experiment:
   """What is rewarded; see `rl_jax.rewards`. None for supervised training."""
   evaluation: Any = None
   """What is measured besides training; None for nothing."""
-  start: Scratch | Checkpoint | Trained = Scratch()
-  """Where the parameters come from."""
+  start: Any = Scratch()
+  """Where the parameters come from: `Scratch`, `Checkpoint`, `Trained`, or a
+  value with `params(model)` that reads public weights."""
   steps: int
   """Steps of the loop: collect, update."""
   seed: int = 0
@@ -215,6 +217,9 @@ def from_dict(value: Any) -> Any:
     return float(value["float"])
   if "name" in value:
     return _imported(value["name"])
+  if "partial" in value:
+    given = {k: from_dict(v) for k, v in value["given"].items()}
+    return functools.partial(from_dict(value["partial"]), **given)
   if "mapping" in value:
     return {key: from_dict(item) for key, item in value["mapping"].items()}
   cls = _imported(value["type"])
@@ -257,6 +262,18 @@ def diff(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
       item
       for i, (before, after) in enumerate(zip(old, new, strict=True))
       for item in diff(before, after, f"{path}.{i}")
+    ]
+  # Partials of one function with equal keywords are not equal themselves.
+  if (
+    isinstance(old, functools.partial)
+    and isinstance(new, functools.partial)
+    and old.func is new.func
+    and old.keywords.keys() == new.keywords.keys()
+  ):
+    return [
+      item
+      for name in old.keywords
+      for item in diff(old.keywords[name], new.keywords[name], f"{path}.{name}")
     ]
   return [] if old == new else [(path, old, new)]
 
@@ -306,11 +323,16 @@ def _encode(value: Any, *, everything: bool) -> Any:
     return int(value)  # 1 and 1.0 are equal, so they hash alike.
   if value is None or isinstance(value, (bool, int, float, str)):
     return value
+  if isinstance(value, functools.partial) and not value.args:
+    encode = functools.partial(_encode, everything=everything)
+    given = {name: encode(value.keywords[name]) for name in value.keywords}
+    return {"partial": encode(value.func), "given": given}
   if callable(value) and hasattr(value, "__qualname__"):
     return {"name": _name_of(value)}
   raise ValueError(
     f"{value!r} of type {type(value).__name__} cannot stand in an experiment:"
-    " use frozen dataclasses, numbers, strings, tuples or functions"
+    " use frozen dataclasses, numbers, strings, tuples, functions or partials"
+    " of functions with keywords"
   )
 
 

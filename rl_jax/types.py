@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-  from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+  from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt32
 
-__all__ = ["Rollouts"]
+__all__ = ["Rollouts", "TextRollouts"]
 
 
 class Rollouts(NamedTuple):
@@ -39,4 +39,37 @@ class Rollouts(NamedTuple):
   valid: Bool[Array, "row"]
   key: Key[Array, "row"]
   trajectory: Any
+  metric: dict[str, Float[Array, "row"]]
+
+
+class TextRollouts(NamedTuple):
+  """What a language policy wrote and how well: from `collect` to `update`.
+
+  Attributes:
+    prompt: token ids, padded on the left.
+    prompt_mask: true = a token of the prompt.
+    token: ids that the policy chose; anything where `mask` is false.
+    mask: true = chosen by the policy, the token that ended it included.
+    log_prob: of those tokens under the distribution they were drawn from, as
+      the sampler computed it, nats.
+    ended: whether the response came to its end within the limit.
+    item: which item of the task the prompt is.
+    group: which prompt of the batch the row answers.
+    key: data of the key that the row was drawn with.
+    reward: one number per row, any unit; anything where `valid` is false.
+    valid: true = counts; false where there is no verdict.
+    metric: numbers to report by name, one per row, averaged over valid rows.
+  """
+
+  prompt: Int[Array, "row prompt"]
+  prompt_mask: Bool[Array, "row prompt"]
+  token: Int[Array, "row time"]
+  mask: Bool[Array, "row time"]
+  log_prob: Float[Array, "row time"]
+  ended: Bool[Array, "row"]
+  item: Int[Array, "row"]
+  group: Int[Array, "row"]
+  key: UInt32[Array, "row words"]
+  reward: Float[Array, "row"]
+  valid: Bool[Array, "row"]
   metric: dict[str, Float[Array, "row"]]

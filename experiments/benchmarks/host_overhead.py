@@ -1,13 +1,14 @@
 """Share of a step's time that passes outside of the compiled functions.
 
-The loop of a run is timed whole, with records and checkpoints as in the
-experiment; then the very same compiled functions are called back to back on
-inputs that are already on the device. The two take turns in one process, and
-what the loop takes longer is the overhead: reading indices, moving items,
-checks, records, checkpoints. The claim is less than 5 % of a step at digits
-size.
+The loop of a run is timed whole, with its records; then the very same compiled
+functions are called back to back on inputs that are already on the device. Two
+lengths of each, taking turns in one process: their difference is what a step
+costs, free of what a run costs once. What a step of the loop takes longer is
+the overhead: reading indices, moving items, checks, records. The claim is less
+than 5 % of a step at digits size. A checkpoint's price is told apart, since how
+often it is paid is the experiment's choice.
 
-    python -m experiments.benchmarks.host_overhead            about 1 minute
+    python -m experiments.benchmarks.host_overhead            about 2 minutes
     python -m experiments.benchmarks.host_overhead --steps 20 --repeats 3
 """
 
@@ -43,27 +44,27 @@ class Size:
   """What is measured."""
 
   steps: int = 60
-  """Loop steps of each run."""
+  """Loop steps of a short run; a long one has four times as many."""
   repeats: int = 5
   """Runs of each kind; medians are reported."""
   save_every: int = 20
-  """Steps between two checkpoints."""
+  """Steps between two checkpoints, where there are any."""
   root: Path = Path("runs")
   """Where results of the base and the judges are, or are put."""
 
 
 class Shares(NamedTuple):
-  """Median milliseconds of one step.
+  """Median milliseconds.
 
   Attributes:
-    whole: the loop, everything included.
-    bare: the compiled functions alone.
-    unsaved: the loop without its checkpoints.
+    whole: a step of the loop, without checkpoints.
+    bare: a step's compiled functions alone.
+    checkpoint: what one checkpoint adds to the loop.
   """
 
   whole: float
   bare: float
-  unsaved: float
+  checkpoint: float
 
   def outside(self) -> float:
     """Share of a step outside of the compiled functions."""
@@ -85,29 +86,31 @@ def measure(experiment: Experiment, size: Size) -> Shares:
     raise KeyboardInterrupt
   mesh = make_mesh(devices=jax.devices()[:1])
   compiled = compile_experiment(experiment, mesh, root=size.root)
-  whole, bare, unsaved = [], [], []
+  short, long = size.steps, 4 * size.steps
+  never = long + 1
+  found: list[Shares] = []
   # One round more than counted: the first also warms up.
   for i in range(size.repeats + 1):
-    found = (
-      _loop(compiled, experiment, size, size.save_every),
-      _bare(compiled, experiment, size),
-      _loop(compiled, experiment, size, size.steps + 1),
-    )
+    loop = [_loop(compiled, experiment, n, never) for n in (short, long)]
+    bare = [_bare(compiled, experiment, n) for n in (short, long)]
+    saved = _loop(compiled, experiment, long, size.save_every) - loop[1]
     if i:
-      for times, value in zip((whole, bare, unsaved), found, strict=True):
-        times.append(1000 * value / size.steps)
-  return Shares(*map(statistics.median, (whole, bare, unsaved)))
+      times = [1000 * (b - a) / (long - short) for a, b in (loop, bare)]
+      # The last step is saved either way.
+      saves = (long - 1) // size.save_every
+      found.append(Shares(*times, 1000 * saved / max(saves, 1)))
+  return Shares(*map(statistics.median, zip(*found, strict=True)))
 
 
 def _loop(
-  compiled: Compiled, experiment: Experiment, size: Size, every: int
+  compiled: Compiled, experiment: Experiment, steps: int, every: int
 ) -> float:
   """Seconds of a whole run of the loop."""
   with tempfile.TemporaryDirectory() as name:
     store = Store(Path(name) / "checkpoints", keep=2)
     records = Records(Path(name))
     plan = Plan(
-      steps=size.steps,
+      steps=steps,
       seed=experiment.seed,
       save_every=every,
       guard=experiment.guard,
@@ -121,7 +124,7 @@ def _loop(
   return outcome.seconds
 
 
-def _bare(compiled: Compiled, experiment: Experiment, size: Size) -> float:
+def _bare(compiled: Compiled, experiment: Experiment, steps: int) -> float:
   """Seconds of the same calls of compiled functions, and nothing else."""
   data = experiment.data
   source = data.source()
@@ -136,10 +139,10 @@ def _bare(compiled: Compiled, experiment: Experiment, size: Size) -> float:
   state = jax.block_until_ready(compiled.init())
   began = time.monotonic()
   metrics, seen = None, compiled.evaluate(state)
-  for step in range(1, size.steps + 1):
+  for step in range(1, steps + 1):
     batch = compiled.collect(state, items)
     state, metrics = compiled.update(state, batch)
-    if step % compiled.evaluate_every == 0 or step == size.steps:
+    if step % compiled.evaluate_every == 0 or step == steps:
       seen = compiled.evaluate(state)
   jax.block_until_ready((state, metrics, seen))
   return time.monotonic() - began
@@ -157,15 +160,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
   size = tyro.cli(Size, description=__doc__, args=arguments)
   found = measure(digits_awm.experiment, size)
   rows = (
-    ("the loop, checkpoints and records included", found.whole),
-    ("the loop, first and last checkpoint only", found.unsaved),
-    ("its compiled functions alone", found.bare),
+    ("the loop and its records", found.whole, "ms a step"),
+    ("its compiled functions alone", found.bare, "ms a step"),
+    ("a checkpoint besides", found.checkpoint, "ms each"),
   )
-  print(f"{digits_awm.experiment.name}, {size.steps} steps, medians of")
-  print(f"{size.repeats} runs each on {jax.devices()[0].device_kind}")
-  for name, value in rows:
-    print(f"  {name:45} {value:8.2f} ms a step")
-  print(f"  {'outside of compiled functions':45} {found.outside():8.1%}")
+  print(
+    f"{digits_awm.experiment.name}, medians of {size.repeats} differences of"
+  )
+  print(
+    f"{size.steps} and {4 * size.steps} steps on {jax.devices()[0].device_kind}"
+  )
+  for name, value, unit in rows:
+    print(f"  {name:36} {value:8.2f} {unit}")
+  print(f"  {'outside of compiled functions':36} {found.outside():8.1%}")
   return 0 if found.outside() < 0.05 else 1
 
 

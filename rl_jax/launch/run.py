@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib import metadata
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +13,16 @@ import numpy as np
 from rl_jax.experiment import (
   Checkpoint,
   Experiment,
+  Scratch,
   Trained,
-  diff,
-  from_dict,
   stages,
-  to_dict,
+)
+from rl_jax.launch.workdir import (
+  claimed,
+  default_workdir,
+  find,
+  is_finished,
+  write_json,
 )
 from rl_jax.training.checkpoints import CheckpointError, Store
 from rl_jax.training.compiled import Compiled
@@ -37,18 +37,12 @@ if TYPE_CHECKING:
   Observers = Callable[[Experiment, Path], Sequence[Observer]]
 
 __all__ = [
-  "WorkdirError",
   "build_program",
+  "compile_abstractly",
   "compile_experiment",
   "run_stages",
   "train",
 ]
-
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "rl-jax")
-
-
-class WorkdirError(ValueError):
-  """A work directory that belongs to something else."""
 
 
 def train(
@@ -87,8 +81,8 @@ def train(
   """
   root = Path(root)
   watch = observers or _default_observers
-  workdir = Path(workdir) if workdir else _default_workdir(experiment, root)
-  with _claimed(workdir, experiment, command):
+  workdir = Path(workdir) if workdir else default_workdir(experiment, root)
+  with claimed(workdir, experiment, command):
     stopped = run_stages(
       experiment, root=root, observers=observers, command=command
     )
@@ -132,8 +126,8 @@ def train(
     finally:
       store.close()
     # One that was finished before keeps the result of the run that made it.
-    if outcome.status == "finished" and not _is_finished(workdir):
-      _write_json(workdir / "result.json", outcome._asdict())
+    if outcome.status == "finished" and not is_finished(workdir):
+      write_json(workdir / "result.json", outcome._asdict())
   return outcome
 
 
@@ -160,7 +154,7 @@ def run_stages(
   """
   root = Path(root)
   for stage in stages(experiment):
-    if not _is_finished(_find(stage.by, root)):
+    if not is_finished(find(stage.by, root)):
       outcome = train(stage.by, root=root, observers=observers, command=command)
       if outcome.status != "finished":
         return outcome
@@ -189,25 +183,41 @@ def build_program(
   """
   mesh = mesh or make_mesh(devices=jax.devices()[:1])
 
-  def load(trained: Trained) -> PyTree:
-    workdir = _find(trained.by, Path(root))
+  loaded: list[tuple[Any, PyTree]] = []
+
+  def load(start: Any, model: Any = experiment.model) -> PyTree:
+    # Several may ask for the same parameters, and large ones are held once.
+    for known, params in loaded:
+      if known == (start, model):
+        return params
+    params = _started(start, model, mesh, Path(root))
+    loaded.append(((start, model), params))
+    return params
+
+  program = experiment.algorithm.build(experiment, load)
+  return program, _begun(program, load(experiment.start))
+
+
+def _begun(program: Program, start: PyTree | None) -> PyTree | None:
+  return start if program.start is None else program.start(start)
+
+
+def _started(
+  start: Any, model: Any, mesh: jax.sharding.Mesh, root: Path
+) -> PyTree | None:
+  """Parameters of what an experiment, or a judge, starts from."""
+  if isinstance(start, Scratch):
+    return None
+  if isinstance(start, Trained):
+    workdir = find(start.by, root)
     if workdir is None:
       raise CheckpointError(
-        f"no result of {trained.by.name} ({trained.by.hash}) in {root}"
+        f"no result of {start.by.name} ({start.by.hash}) in {root}"
       )
-    return _params(workdir, trained.by.model, mesh, step=trained.by.steps)
-
-  start = None
-  if isinstance(experiment.start, Trained):
-    start = load(experiment.start)
-  elif isinstance(experiment.start, Checkpoint):
-    start = _params(
-      Path(experiment.start.path),
-      experiment.model,
-      mesh,
-      step=experiment.start.step,
-    )
-  return experiment.algorithm.build(experiment, load), start
+    return _params(workdir, start.by.model, mesh, step=start.by.steps)
+  if isinstance(start, Checkpoint):
+    return _params(Path(start.path), model, mesh, step=start.step)
+  return start.params(model)
 
 
 def compile_experiment(
@@ -224,13 +234,60 @@ def compile_experiment(
     Functions ready to call.
   """
   program, start = build_program(experiment, root=root, mesh=mesh)
-  data = experiment.data
-  one = data.source()[np.zeros(1, np.int64)]
-  items = {
-    name: jax.ShapeDtypeStruct((data.rows, *x.shape[1:]), x.dtype)
-    for name, x in one.items()
-  }
-  return Compiled(program, mesh, start=start, items=items, seed=experiment.seed)
+  return Compiled(
+    program,
+    mesh,
+    start=start,
+    items=_item_shapes(experiment.data),
+    seed=experiment.seed,
+  )
+
+
+def compile_abstractly(
+  experiment: Experiment, mesh: jax.sharding.Mesh
+) -> Compiled:
+  """The experiment's steps compiled from shapes alone.
+
+  No parameter, no row of data and no earlier result is read, so what needs a
+  pod can be compiled on a laptop. There is no evaluation in it.
+
+  Args:
+    experiment: what to build; its data has a `layout`.
+    mesh: from `make_mesh`.
+
+  Returns:
+    Compiled functions with `abstract_state`, not to be called.
+
+  Raises:
+    ValueError: if parts of the experiment do not fit each other.
+  """
+
+  def load(start: Any, model: Any = experiment.model) -> PyTree | None:
+    if isinstance(start, Scratch):
+      return None
+    model = start.by.model if isinstance(start, Trained) else model
+    return jax.eval_shape(model.init, jax.random.key(0))
+
+  bare = dataclasses.replace(experiment, evaluation=None)
+  program = bare.algorithm.build(bare, load)
+  return Compiled(
+    program,
+    mesh,
+    start=_begun(program, load(bare.start)),
+    items=_item_shapes(bare.data),
+    seed=bare.seed,
+  )
+
+
+def _item_shapes(data: Any) -> dict[str, jax.ShapeDtypeStruct]:
+  if hasattr(data, "layout"):
+    layout = data.layout
+  else:
+    one = data.source()[np.zeros(1, np.int64)]
+    layout = {
+      name: ((data.rows, *x.shape[1:]), x.dtype) for name, x in one.items()
+    }
+  return {name: jax.ShapeDtypeStruct(*item) for name, item in layout.items()}
 
 
 def _params(
@@ -261,78 +318,3 @@ def _default_observers(experiment: Experiment, workdir: Path):
     Console(experiment.name),
     Report(workdir, experiment),
   )
-
-
-def _default_workdir(experiment: Experiment, root: Path) -> Path:
-  return (
-    _find(experiment, root) or root / f"{experiment.name}-{experiment.hash}"
-  )
-
-
-def _find(experiment: Experiment, root: Path) -> Path | None:
-  """The work directory of an experiment, whatever name it was given."""
-  found = sorted(root.glob(f"*-{experiment.hash}"))
-  return found[0] if found else None
-
-
-def _is_finished(workdir: Path | None) -> bool:
-  return workdir is not None and (workdir / "result.json").exists()
-
-
-@contextmanager
-def _claimed(
-  workdir: Path, experiment: Experiment, command: Sequence[str]
-) -> Iterator[None]:
-  """The work directory, locked, with the experiment written into it."""
-  workdir.mkdir(parents=True, exist_ok=True)
-  lock = os.open(workdir / "lock", os.O_CREAT | os.O_RDWR)
-  try:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise WorkdirError(
-        f"{workdir} is in use by another process; give this run another"
-        " --workdir"
-      ) from None
-    path = workdir / "experiment.json"
-    if path.exists():
-      _check_same(path, experiment)
-    _write_json(
-      path,
-      {
-        "experiment": to_dict(experiment),
-        "hash": experiment.hash,
-        "command": list(command),
-        "python": sys.version.split()[0],
-        "versions": {name: metadata.version(name) for name in _PACKAGES},
-      },
-    )
-    yield
-  finally:
-    os.close(lock)
-
-
-def _check_same(path: Path, experiment: Experiment) -> None:
-  try:
-    stored: Mapping[str, Any] = json.loads(path.read_text())
-    there = stored["hash"]
-  except (ValueError, KeyError) as error:
-    raise WorkdirError(f"{path} cannot be read: {error}") from error
-  if there == experiment.hash:
-    return
-  try:
-    changes = diff(from_dict(stored["experiment"]), experiment)
-    said = "; ".join(f"{p}: {a!r} there, {b!r} here" for p, a, b in changes[:6])
-  except ValueError as error:  # It names code that is not here.
-    said = str(error)
-  raise WorkdirError(
-    f"{path.parent} holds another experiment ({there}, not"
-    f" {experiment.hash}): {said}. Give this run another --workdir, or none"
-  )
-
-
-def _write_json(path: Path, value: Any) -> None:
-  """Writes the whole file or nothing."""
-  draft = path.with_suffix(".draft")
-  draft.write_text(json.dumps(value, indent=2) + "\n")
-  os.replace(draft, path)

@@ -13,6 +13,7 @@ from rl_jax.training.sharding import (
   batch_sharding,
   check_rows,
   replicated,
+  shard_like,
   state_sharding,
 )
 from rl_jax.training.state import Program, State
@@ -54,7 +55,7 @@ class Compiled:
     shapes = jax.eval_shape(program.init, self._key, start)
     self.state_sharding = state_sharding(shapes, program.params_axes, mesh)
     self.abstract_state = _placed(shapes, self.state_sharding)
-    self.frozen = jax.device_put(program.frozen, self._whole)
+    self.frozen = self._place_frozen(program)
     # Prompts are few: where they do not divide, every device gets them all.
     self._items = {
       name: self._rows if _divides(x.shape[0], mesh) else self._whole
@@ -73,12 +74,22 @@ class Compiled:
     self._collect = self._compile(
       collect, (self.abstract_state, self.frozen, items), rows
     )
+    batch = _placed(out, rows)
+    self._signals = None
+    if program.signals is not None:
+      more = jax.eval_shape(program.signals, shapes, program.frozen, out)
+      rows = jax.tree.map(lambda _: self._rows, more)
+      self._signals = self._compile(
+        program.signals, (self.abstract_state, self.frozen, batch), rows
+      )
+      batch = batch, _placed(more, rows)
     self._update = self._compile(
       program.update,
-      (self.abstract_state, _placed(out, rows)),
+      (self.abstract_state, self.frozen, batch),
       (self.state_sharding, self._whole),
       donate=(0,),
     )
+    self.inspect = program.inspect
     self._evaluate = None
     if program.evaluate is not None:
       self._evaluate = self._compile(
@@ -103,20 +114,37 @@ class Compiled:
   def collect(self, state: State, items: Any) -> Any:
     """The batch of a step, scored."""
     batch = self._collect(state, self.frozen, items)
-    if self._program.score is None:
-      return batch
-    scored = self._program.score(jax.device_get(batch))
-    return jax.device_put(scored, self._rows)
+    more = None
+    if self._signals is not None:
+      # Only begun here: the devices compute while the host scores.
+      more = self._signals(state, self.frozen, batch)
+    if self._program.score is not None:
+      scored = self._program.score(jax.device_get(batch))
+      batch = jax.device_put(scored, self._rows)
+    return batch if more is None else (batch, more)
 
   def update(self, state: State, batch: Any) -> tuple[State, Any]:
     """One step; `state` is gone afterwards."""
-    return self._update(state, batch)
+    return self._update(state, self.frozen, batch)
 
   def evaluate(self, state: State) -> tuple[Any, Any] | None:
     """Metrics and pictures, or None where the experiment wants none."""
     if self._evaluate is None:
       return None
     return self._evaluate(state, self.frozen)
+
+  def _place_frozen(self, program: Program) -> PyTree:
+    """Frozen arrays on their devices; shapes of such, where they are to go."""
+    sharding = jax.tree.map(lambda _: self._whole, program.frozen)
+    if program.frozen_axes is not None:
+      sharding = shard_like(program.frozen_axes, program.frozen, self._mesh)
+
+    def place(x: Any, where: jax.sharding.Sharding) -> Any:
+      if isinstance(x, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+      return jax.device_put(x, where)
+
+    return jax.tree.map(place, program.frozen, sharding)
 
   def _compile(
     self,

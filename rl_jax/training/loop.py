@@ -33,6 +33,7 @@ class Row(NamedTuple):
     metrics: means by name; names of evaluations start with `evaluation/`.
     seconds: since the loop started, this process.
     pictures: arrays to look at, by name; evaluations only.
+    texts: what was written, one record each; evaluations of language only.
   """
 
   step: int
@@ -40,6 +41,7 @@ class Row(NamedTuple):
   metrics: dict[str, float]
   seconds: float
   pictures: dict[str, np.ndarray]
+  texts: tuple[dict[str, Any], ...] = ()
 
 
 class Observer(Protocol):
@@ -135,7 +137,7 @@ def run_loop(
   source = data.source()
   cursor = Cursor(*(np.int32(x) for x in jax.device_get(state.cursor)))
   step = int(jax.device_get(state.step))
-  watch = _Watch(plan, compiled.first_step, observers, first=step)
+  watch = _Watch(plan, compiled, observers, first=step)
   with _signals() as caught:
     try:
       for observer in observers:
@@ -200,13 +202,14 @@ class _Watch:
   def __init__(
     self,
     plan: Plan,
-    first_step: Mapping[str, tuple[float, float]],
+    compiled: Compiled,
     observers: Sequence[Observer],
     *,
     first: int,
   ) -> None:
-    self._plan, self._expected, self._observers = plan, first_step, observers
-    self._first, self._start = first, time.monotonic()
+    self._plan, self._observers = plan, observers
+    self._expected, self._inspect = compiled.first_step, compiled.inspect
+    self._unchecked, self._start = first == 0, time.monotonic()
     self._waiting: list[tuple[int, str, Any, Any]] = []
     self.last_evaluation: dict[str, float] = {}
 
@@ -224,21 +227,31 @@ class _Watch:
   def recalled(self, result: Any) -> None:
     """The evaluation of a run that had ended; told to observers back then."""
     if result is not None:
-      self.last_evaluation, _ = _means(jax.device_get(dict(result[0])))
+      self.last_evaluation, *_ = self._read("evaluation", *result)
 
   def flush(self) -> None:
     while self._waiting:
       step, kind, totals, pictures = self._waiting.pop(0)
-      totals, pictures = jax.device_get((dict(totals), dict(pictures)))
-      metrics, weights = _means(totals)
-      row = Row(step, kind, metrics, self.seconds(), pictures)
+      metrics, weights, pictures, texts = self._read(kind, totals, pictures)
+      row = Row(step, kind, metrics, self.seconds(), pictures, texts)
       if kind == "evaluation":
         self.last_evaluation = metrics
       for observer in self._observers:
         observer.measured(row)
       doctor.check_metrics(step, metrics, self._plan.guard)
-      if kind == "train" and step == self._first + 1 == 1:
+      # A program may sample for some steps before its first update.
+      updated = kind == "train" and metrics.get("updated", 1.0) > 0
+      if updated and self._unchecked:
         doctor.check_first_step(metrics, weights, self._expected)
+        self._unchecked = False
+
+  def _read(self, kind: str, totals: Any, pictures: Any) -> Any:
+    """Means, their weights, pictures and texts, on the host."""
+    totals, pictures = jax.device_get((dict(totals), dict(pictures)))
+    texts = ()
+    if kind == "evaluation" and self._inspect is not None:
+      totals, pictures, texts = self._inspect(totals, pictures)
+    return *_means(totals), pictures, texts
 
 
 @contextmanager

@@ -21,10 +21,16 @@ __all__ = ["AdamW", "Learner", "optimise"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdamW:
-  """AdamW with a global-norm clip and an optional cosine decay."""
+  """AdamW with a global-norm clip and a schedule of its rate.
+
+      rate(n) = learning_rate * rise(n) * fall(n - warm_up_steps)
+
+  of optimiser step n, from 0: rise goes from 0 to 1 in a line, and fall from
+  1 to 0 in a line or half a cosine, once the rise is over.
+  """
 
   learning_rate: float
-  """Step size."""
+  """Step size, the largest one."""
   b1: float = 0.9
   """Decay of the first moment."""
   b2: float = 0.999
@@ -35,20 +41,46 @@ class AdamW:
   """Decoupled weight decay."""
   clip_norm: float | None = 1.0
   """Largest global norm of the gradient; None does not clip."""
+  warm_up_steps: int = 0
+  """Optimiser steps over which the rate rises."""
   cosine_steps: int | None = None
-  """Optimiser steps over which the rate falls to zero; None = constant."""
+  """Optimiser steps over which the rate then falls; None = constant."""
+  linear_steps: int | None = None
+  """The same, in a line."""
 
   def __post_init__(self) -> None:
     if not self.learning_rate > 0:
       raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
     if self.clip_norm is not None and not self.clip_norm > 0:
       raise ValueError(f"clip_norm must be > 0 or None, got {self.clip_norm}")
+    falls = [n for n in (self.cosine_steps, self.linear_steps) if n is not None]
+    if self.warm_up_steps < 0 or min(falls, default=1) < 1 or len(falls) > 1:
+      raise ValueError(
+        f"warm_up_steps = {self.warm_up_steps} must not be negative, and one"
+        f" of cosine_steps = {self.cosine_steps} and linear_steps ="
+        f" {self.linear_steps} may be given, at least 1"
+      )
+
+  def schedule(self) -> optax.Schedule:
+    """The rate of each optimiser step."""
+    rate = self.learning_rate
+    fall = optax.constant_schedule(rate)
+    if self.cosine_steps is not None:
+      fall = optax.cosine_decay_schedule(rate, self.cosine_steps)
+    if self.linear_steps is not None:
+      fall = optax.linear_schedule(rate, 0.0, self.linear_steps)
+    if not self.warm_up_steps:
+      return fall
+    rise = optax.linear_schedule(0.0, rate, self.warm_up_steps)
+    return optax.join_schedules([rise, fall], [self.warm_up_steps])
 
   def __call__(self) -> optax.GradientTransformation:
     """The optax transformation."""
+    constant = self.cosine_steps is None and self.linear_steps is None
     rate = self.learning_rate
-    if self.cosine_steps is not None:
-      rate = optax.cosine_decay_schedule(rate, self.cosine_steps)
+    # A constant needs no count in the optimiser's state.
+    if self.warm_up_steps or not constant:
+      rate = self.schedule()
     adamw = optax.adamw(
       rate,
       b1=self.b1,

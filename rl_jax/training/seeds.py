@@ -64,7 +64,8 @@ def run_seeds(
       `steps` does not divide.
   """
   every = program.evaluate_every
-  if program.score is not None or program.evaluate is None:
+  host = program.score is not None or program.inspect is not None
+  if host or program.evaluate is None:
     raise ValueError(
       "seeds can be vectorised only if rewards are computed on the device"
       " and the program evaluates something"
@@ -74,7 +75,9 @@ def run_seeds(
 
   def one_step(state: State, items: Any) -> tuple[State, None]:
     batch = program.collect(state, program.frozen, items)
-    return program.update(state, batch)[0], None
+    if program.signals is not None:
+      batch = batch, program.signals(state, program.frozen, batch)
+    return program.update(state, program.frozen, batch)[0], None
 
   def train(state: State, items: Any) -> State:
     return jax.lax.scan(one_step, state, items)[0]

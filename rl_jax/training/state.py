@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
   Metrics = Mapping[str, Total]
   Pictures = Mapping[str, Array]
+  Texts = tuple[dict[str, Any], ...]
+  Inspected = tuple[Metrics, Pictures, Texts]
 
 __all__ = ["Program", "State", "step_key"]
 
@@ -48,15 +50,24 @@ class Program(NamedTuple):
 
   Attributes:
     init: (key, start parameters or None) -> State.
+    start: (start parameters or None) -> what `init` is given in their place,
+      where it needs the parameters of several; None where it does not.
     collect: (state, frozen, items) -> batch, a pytree whose arrays all have
       rows first. Rollouts for online algorithms, the items for offline ones.
+    signals: (state, frozen, batch) -> whatever else of the batch's rows the
+      update needs, rows first, computed on the devices while `score` works on
+      the host: log-probabilities of references, values. The update is then
+      given the pair (batch, signals). None where it needs nothing else.
     score: (batch) -> batch on the host, between `collect` and `update`, for
       rewards that run processes or call services; None when nothing does.
-    update: (state, batch) -> (state, metrics). The state is donated.
+    update: (state, frozen, batch) -> (state, metrics). The state is donated.
     evaluate: (state, frozen) -> (metrics, pictures); None for nothing.
+    inspect: (metrics, pictures) -> (metrics, pictures, texts) on the host, of
+      what `evaluate` gave, for judges that run there; None when none does.
     frozen: parameters that are used and never trained (reward models,
       judges); passed to every call and not stored in checkpoints.
     params_axes: `State.params` with the logical names of each array's axes.
+    frozen_axes: the same of `frozen`; None where all of it is kept whole.
     first_step: what metrics of the very first update must be, as metric ->
       (value, tolerance); checked by the doctor.
     evaluate_every: steps between two evaluations.
@@ -64,11 +75,15 @@ class Program(NamedTuple):
 
   init: Callable[[jax.Array, Any], State]
   collect: Callable[[State, Any, Any], Any]
-  update: Callable[[State, Any], tuple[State, Metrics]]
+  update: Callable[[State, Any, Any], tuple[State, Metrics]]
   params_axes: Any
   frozen: Any = ()
+  frozen_axes: Any = None
+  signals: Callable[[State, Any, Any], Any] | None = None
   score: Callable[[Any], Any] | None = None
   evaluate: Callable[[State, Any], tuple[Metrics, Pictures]] | None = None
+  inspect: Callable[[Metrics, Pictures], Inspected] | None = None
+  start: Callable[[Any], Any] | None = None
   evaluate_every: int = 1
   first_step: Mapping[str, tuple[float, float]] = {}
 

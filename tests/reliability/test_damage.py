@@ -15,7 +15,8 @@ import pytest
 
 from reliability.runs import arrays, digest, saved
 from rl_jax.experiment import Checkpoints, Trained
-from rl_jax.launch.run import WorkdirError, compile_experiment, train
+from rl_jax.launch.run import compile_experiment, train
+from rl_jax.launch.workdir import WorkdirError
 from rl_jax.training.checkpoints import CheckpointError, Store
 from rl_jax.training.sharding import make_mesh
 from training import tiny

@@ -86,6 +86,7 @@ def whole():
   return accumulated_gradient(loss, WEIGHTS, params(), data(), micro_batches=1)
 
 
+@pytest.mark.slow
 def test_gradient_is_that_of_the_oracle(whole):
   gradient, metrics = whole
   expected = numerical(params(), data())
@@ -96,6 +97,7 @@ def test_gradient_is_that_of_the_oracle(whole):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "parts", [n for n in range(1, ROWS + 1) if ROWS % n == 0]
 )
@@ -111,6 +113,7 @@ def test_every_split_has_the_gradient_of_one_batch(whole, parts):
     np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_metrics_are_totals_of_the_whole_batch(whole):
   _, metrics = whole
   batch = data()
@@ -177,6 +180,7 @@ def test_merged_adds_and_mean_loss_divides_once():
   assert mean_loss({}, {}).item() == 0.0
 
 
+@pytest.mark.slow
 def test_updates_follow_each_other():
   """Two updates are two plain optax steps, metrics stacked."""
   optimiser = AdamW(learning_rate=0.1)()
@@ -202,7 +206,21 @@ def test_updates_follow_each_other():
   np.testing.assert_allclose(metrics["gradient_norm"].value, norms, rtol=1e-5)
 
 
-def adam(gradients, *, rate, b1, b2, eps, decay, clip, cosine=None):
+def rate_of(value, n):
+  """The rate of optimiser step n, from 0, as the docstring says it."""
+  if n < value.warm_up_steps:
+    return value.learning_rate * n / value.warm_up_steps
+  n = n - value.warm_up_steps
+  fall = 1.0
+  if value.cosine_steps is not None:
+    share = min(n, value.cosine_steps) / value.cosine_steps
+    fall = (1 + np.cos(np.pi * share)) / 2
+  if value.linear_steps is not None:
+    fall = 1 - min(n, value.linear_steps) / value.linear_steps
+  return value.learning_rate * fall
+
+
+def adam(gradients, *, rate, b1, b2, eps, decay, clip):
   """AdamW of Loshchilov and Hutter with a norm clip, in float64."""
   x, m, v = np.array([1.0, -2.0]), np.zeros(2), np.zeros(2)
   for n, g in enumerate(gradients, start=1):
@@ -210,11 +228,8 @@ def adam(gradients, *, rate, b1, b2, eps, decay, clip, cosine=None):
     if clip is not None:
       g = g * min(1.0, clip / np.linalg.norm(g))
     m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-    now = rate
-    if cosine is not None:
-      now = rate * (1 + np.cos(np.pi * min(n - 1, cosine) / cosine)) / 2
     step = (m / (1 - b1**n)) / (np.sqrt(v / (1 - b2**n)) + eps)
-    x = x - now * (step + decay * x)
+    x = x - rate(n - 1) * (step + decay * x)
   return x
 
 
@@ -224,6 +239,10 @@ def adam(gradients, *, rate, b1, b2, eps, decay, clip, cosine=None):
     {},
     {"clip_norm": None},
     {"cosine_steps": 4},
+    {"linear_steps": 2},
+    {"warm_up_steps": 1, "linear_steps": 4},
+    {"warm_up_steps": 2, "cosine_steps": 2},
+    {"warm_up_steps": 2},
     {"b1": 0.5, "b2": 0.9, "epsilon": 0.01, "weight_decay": 0.1},
   ],
 )
@@ -238,15 +257,27 @@ def test_adamw_is_the_paper_s(changes):
     x = optax.apply_updates(x, change)
   expected = adam(
     gradients,
-    rate=value.learning_rate,
+    rate=lambda n: rate_of(value, n),
     b1=value.b1,
     b2=value.b2,
     eps=value.epsilon,
     decay=value.weight_decay,
     clip=value.clip_norm,
-    cosine=value.cosine_steps,
   )
   np.testing.assert_allclose(x, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {"warm_up_steps": -1},
+    {"linear_steps": 0},
+    {"cosine_steps": 3, "linear_steps": 3},
+  ],
+)
+def test_adamw_refuses_a_schedule(changes):
+  with pytest.raises(ValueError, match=r"warm_up_steps = -?\d+ must not"):
+    AdamW(learning_rate=0.1, **changes)
 
 
 @pytest.mark.parametrize(
