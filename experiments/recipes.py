@@ -13,7 +13,22 @@ from __future__ import annotations
 
 from functools import partial
 
-from experiments.components import (
+from rl_jax.advantages import (
+  best_minus_second,
+  group_relative,
+  informative_groups,
+  leave_one_out,
+  leave_one_out_scaled,
+  length_adaptive_trace,
+  nonzero_relative,
+  whiten,
+)
+from rl_jax.algorithms.component_functions import (
+  fresh_policy_gradient,
+  loosely_clipped,
+  over_all_rows,
+)
+from rl_jax.algorithms.components import (
   Critic,
   EveryToken,
   Generalized,
@@ -28,21 +43,8 @@ from experiments.components import (
   ToGo,
   TrainerOverSampler,
   WithinGroup,
-  fresh_policy_gradient,
-  loosely_clipped,
-  over_all_rows,
 )
-from experiments.composition import PolicyRecipe
-from rl_jax.advantages import (
-  best_minus_second,
-  group_relative,
-  informative_groups,
-  leave_one_out,
-  leave_one_out_scaled,
-  length_adaptive_trace,
-  nonzero_relative,
-  whiten,
-)
+from rl_jax.algorithms.recipe import PolicyRecipe
 from rl_jax.divergences import importance_k3, k1, k2, k3
 from rl_jax.losses import (
   clipped_policy_terms,

@@ -21,9 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import components, recipes
-from experiments.composition import PolicyBatch, PolicyRecipe
+from experiments import recipes
 from rl_jax import advantages, divergences, losses, ratios, reduce
+from rl_jax.algorithms import component_functions as functions
+from rl_jax.algorithms import components
+from rl_jax.algorithms.recipe import PolicyBatch, PolicyRecipe
 
 __all__ = ["PAGE", "batch", "main", "named_recipes", "page"]
 
@@ -52,12 +54,12 @@ WORDS: dict[Callable, str] = {
   losses.geometric_mean_loss: "geometric mean of clipped token ratios",
   losses.sequence_clipped_loss: "clipped ratio of the row",
   losses.soft_gate_loss: "soft gate of the token ratio",
-  components.fresh_policy_gradient: "log-prob",
-  components.loosely_clipped: "clipped token ratio, looser bound if A < 0",
+  functions.fresh_policy_gradient: "log-prob",
+  functions.loosely_clipped: "clipped token ratio, looser bound if A < 0",
   reduce.over_constant: "rows, sums / {divisor:g}",
   reduce.over_sequences: "rows, each the mean of its tokens",
   reduce.over_tokens: "tokens of the whole batch",
-  components.over_all_rows: "rows, empty ones too, sums / {divisor:g}",
+  functions.over_all_rows: "rows, empty ones too, sums / {divisor:g}",
   divergences.importance_k3: "k3 with a ratio",
   divergences.k1: "k1",
   divergences.k2: "k2",

@@ -6,17 +6,32 @@ from rl_jax.algorithms.advantages import (
   PromptStatistics,
 )
 from rl_jax.algorithms.denoising import Average, DenoisingPolicyGradient
+from rl_jax.algorithms.language import Critic, PolicyOptimisation
+from rl_jax.algorithms.language_offline import (
+  FineTuning,
+  PreferenceOptimisation,
+  RewardModelling,
+)
 from rl_jax.algorithms.matching import AdvantageWeightedMatching, SlowCopy
 from rl_jax.algorithms.offline import Classification, FlowMatching
+from rl_jax.algorithms.recipe import PolicyRecipe
+from rl_jax.algorithms.responses import Scoring
 
 __all__ = [
   "AdvantageWeightedMatching",
   "Average",
   "Classification",
+  "Critic",
   "DenoisingPolicyGradient",
   "Estimate",
+  "FineTuning",
   "FlowMatching",
   "GroupRelative",
+  "PolicyOptimisation",
+  "PolicyRecipe",
+  "PreferenceOptimisation",
   "PromptStatistics",
+  "RewardModelling",
+  "Scoring",
   "SlowCopy",
 ]

@@ -142,7 +142,10 @@ class DenoisingPolicyGradient:
         kept["average"] = params
       return jax.tree.map(jnp.copy, kept)
 
-    def update(state: State, batch: Rollouts) -> tuple[State, dict]:
+    def update(
+      state: State, frozen: PyTree, batch: Rollouts
+    ) -> tuple[State, dict]:
+      del frozen
       estimate = self.advantage(
         state.memory["advantage"],
         batch.reward,

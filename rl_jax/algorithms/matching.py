@@ -157,7 +157,10 @@ class AdvantageWeightedMatching:
 
     optimiser = self.optimiser()
 
-    def update(state: State, batch: Rollouts) -> tuple[State, dict]:
+    def update(
+      state: State, frozen: PyTree, batch: Rollouts
+    ) -> tuple[State, dict]:
+      del frozen
       estimate = self.advantage(
         state.memory["advantage"],
         batch.reward,

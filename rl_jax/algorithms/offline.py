@@ -9,20 +9,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rl_jax.algorithms.parts import evaluation_of, fresh_state, params_axes
+from rl_jax.algorithms.offline_program import Offline, offline_program
+from rl_jax.algorithms.parts import evaluation_of, params_axes
 from rl_jax.flow import interpolate
 from rl_jax.losses import flow_matching_loss
 from rl_jax.reduce import Total, over_tokens
-from rl_jax.training.optimisers import AdamW, Learner, optimise
+from rl_jax.training.optimisers import AdamW
 from rl_jax.training.state import Program, State, step_key
-from rl_jax.training.step import merged, split_rows
 
 if TYPE_CHECKING:
   from collections.abc import Callable, Mapping
 
   from jaxtyping import Array, Float, Int, Key, PyTree
 
-__all__ = ["Classification", "FlowMatching", "Labelled", "supervised"]
+__all__ = ["Classification", "FlowMatching", "Labelled"]
 
 
 class Labelled(NamedTuple):
@@ -81,7 +81,7 @@ class FlowMatching:
       value = flow_matching_loss(velocity, target)
       return {"matching": over_tokens(value, jnp.ones_like(t, bool))}, {}
 
-    return supervised(self, experiment, load, loss, {"matching": 1.0})
+    return _supervised(self, experiment, load, loss, {"matching": 1.0})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,74 +119,40 @@ class Classification:
         {"accuracy": Total.of(right.astype(jnp.float32))},
       )
 
-    return supervised(self, experiment, load, loss, {"cross_entropy": 1.0})
+    return _supervised(self, experiment, load, loss, {"cross_entropy": 1.0})
 
 
-def supervised(
+def _supervised(
   algorithm: FlowMatching | Classification,
   experiment: Any,
   load: Callable[[Any], PyTree],
   loss: Callable[[PyTree, Labelled], tuple[dict, dict]],
   weights: Mapping[str, float],
 ) -> Program:
-  """A program that minimises a loss over the rows of a data source.
+  """A program that minimises a loss of labelled samples."""
+  model = experiment.model
 
-  Args:
-    algorithm: has `optimiser`, `updates` and `micro_batches`.
-    experiment: has `model`, `data` and `evaluation`.
-    load: parameters of an earlier experiment; passed to the evaluation.
-    loss: (params, rows) -> (terms, metrics).
-    weights: weight of each term.
+  def init(key: Key[Array, ""], start: PyTree | None) -> PyTree:
+    return model.init(key) if start is None else start
 
-  Returns:
-    The program.
-
-  Raises:
-    ValueError: if the rows of a step do not divide into the updates and
-      micro-batches.
-  """
-  model, updates = experiment.model, algorithm.updates
-  parts = updates * algorithm.micro_batches
-  if updates < 1 or algorithm.micro_batches < 1 or experiment.data.rows % parts:
-    raise ValueError(
-      f"data.rows = {experiment.data.rows} cannot be split into"
-      f" {updates} updates of {algorithm.micro_batches} micro-batches"
-    )
-  optimiser = algorithm.optimiser()
-
-  def init(key: Key[Array, ""], start: PyTree | None) -> State:
-    params = model.init(key) if start is None else start
-    return fresh_state(key, params, optimiser, {})
-
-  def collect(state: State, frozen: PyTree, items: Any) -> Labelled:
-    del frozen
-    rows = items["condition"].shape[0]
-    keys = jax.random.split(step_key(state), rows)
+  def rows(state: State, items: Any) -> Labelled:
+    count = items["condition"].shape[0]
+    keys = jax.random.split(step_key(state), count)
     return Labelled(items["sample"], items["condition"], keys)
 
-  def update(state: State, batch: Labelled) -> tuple[State, Any]:
-    learner, metrics = optimise(
-      loss,
-      weights,
-      optimiser,
-      Learner(state.params, state.optimiser),
-      split_rows(batch, updates),
-      micro_batches=algorithm.micro_batches,
-    )
-    state = state._replace(
-      step=state.step + 1,
-      params=learner.params,
-      optimiser=learner.optimiser,
-    )
-    return state, merged(metrics)
+  def of_rows(params: PyTree, frozen: PyTree, rows: Labelled):
+    del frozen
+    return loss(params, rows)
 
-  evaluation = evaluation_of(experiment, load)
-  return Program(
-    init=init,
-    collect=collect,
-    update=update,
-    params_axes=params_axes(model),
-    frozen=evaluation.frozen if evaluation else (),
-    evaluate=evaluation.function if evaluation else None,
-    evaluate_every=evaluation.every if evaluation else 1,
+  return offline_program(
+    Offline(
+      algorithm=algorithm,
+      init=init,
+      axes=params_axes(model),
+      rows=rows,
+      loss=of_rows,
+      weights=weights,
+    ),
+    experiment,
+    evaluation_of(experiment, load),
   )

@@ -35,7 +35,7 @@ class Online(NamedTuple):
       the ones being trained.
     optimiser: of the parameters.
     memory: (parameters at the start) -> the algorithm's memory.
-    update: (state, rollouts) -> (state, metrics).
+    update: (state, frozen, rollouts) -> (state, metrics).
     first_step: see `Program.first_step`.
   """
 
@@ -44,7 +44,7 @@ class Online(NamedTuple):
   behaviour: str | None
   optimiser: Any
   memory: Callable[[PyTree], dict[str, PyTree]]
-  update: Callable[[State, Rollouts], tuple[State, Mapping[str, Total]]]
+  update: Callable[[State, PyTree, Rollouts], tuple[State, Mapping[str, Total]]]
   first_step: Mapping[str, tuple[float, float]]
 
 

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
   import optax
   from jaxtyping import Array, Key, PyTree
 
-__all__ = ["Evaluation", "evaluation_of", "fresh_state", "params_axes"]
+__all__ = [
+  "Evaluation",
+  "evaluation_of",
+  "fresh_state",
+  "params_axes",
+  "whole_axes",
+]
 
 
 class Evaluation(NamedTuple):
@@ -25,11 +31,14 @@ class Evaluation(NamedTuple):
     function: (state, frozen) -> (metrics, pictures).
     frozen: arrays that it needs and nothing trains.
     every: steps between two evaluations.
+    inspect: (metrics, pictures) -> (metrics, pictures, texts) on the host;
+      None where nothing is judged there.
   """
 
   function: Callable[[State, Any], tuple[Any, Any]]
   frozen: PyTree
   every: int
+  inspect: Callable[[Any, Any], Any] | None = None
 
 
 def evaluation_of(
@@ -44,10 +53,14 @@ def evaluation_of(
   Returns:
     The evaluation as a pure function with what it needs.
   """
-  if experiment.evaluation is None:
+  evaluation = experiment.evaluation
+  if evaluation is None:
     return None
-  function, frozen = experiment.evaluation.build(experiment, load)
-  return Evaluation(function, frozen, experiment.evaluation.every)
+  function, frozen = evaluation.build(experiment, load)
+  inspect = None
+  if hasattr(evaluation, "inspection"):
+    inspect = evaluation.inspection(experiment)
+  return Evaluation(function, frozen, evaluation.every, inspect)
 
 
 def fresh_state(
@@ -87,3 +100,15 @@ def params_axes(model: Any) -> PyTree:
     A tree like the parameters, with a tuple of names for each array.
   """
   return model.logical_axes(jax.eval_shape(model.init, jax.random.key(0)))
+
+
+def whole_axes(arrays: PyTree) -> PyTree:
+  """Names of axes that keep every array whole on every device.
+
+  Args:
+    arrays: or their shapes.
+
+  Returns:
+    A tree like it with a tuple of None for each array.
+  """
+  return jax.tree.map(lambda x: (None,) * x.ndim, arrays)

@@ -2,5 +2,6 @@
 
 from rl_jax.evaluation.accuracy import Accuracy
 from rl_jax.evaluation.samples import Samples
+from rl_jax.evaluation.texts import TextSamples
 
-__all__ = ["Accuracy", "Samples"]
+__all__ = ["Accuracy", "Samples", "TextSamples"]

@@ -93,7 +93,9 @@ PARTS = {
       "epsilon": 0.5,
       "weight_decay": 0.5,
       "clip_norm": None,
+      "warm_up_steps": 2,
       "cosine_steps": 10,
+      "linear_steps": 10,
     },
   ),
   AWM.slow: (
@@ -135,7 +137,9 @@ def text(algorithm):
     state = parts.init(key, None)
     # As a state in mid-run: moments and step count are not known to be zero.
     state = jax.lax.optimization_barrier(state)
-    return parts.update(state, parts.collect(state, parts.frozen, items))
+    return parts.update(
+      state, parts.frozen, parts.collect(state, parts.frozen, items)
+    )
 
   return jax.jit(step).lower(jax.random.key(0), source[indices]).as_text()
 

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from experiments import recipes, same_name
-from experiments.components import (
-  Critic,
-  Generalized,
+from rl_jax import losses
+from rl_jax.algorithms.component_functions import (
   fresh_policy_gradient,
   loosely_clipped,
 )
-from rl_jax import losses
+from rl_jax.algorithms.components import (
+  Critic,
+  Generalized,
+)
 from rl_jax.reduce import over_constant
 
 pytestmark = pytest.mark.slow

@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.composition import PolicyBatch
 from parity.sources import inputs
+from rl_jax.algorithms.recipe import PolicyBatch
 
 __all__ = [
   "arrays",

@@ -8,11 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.components import Generalized, Greedy, LengthWeighted, ToGo
 from parity.sources import load
 from parity.subjects import arrays, batch_of, last_of, placed
 from rl_jax import advantages, divergences, losses, ratios, reduce
+from rl_jax.algorithms.components import (
+  Generalized,
+  Greedy,
+  LengthWeighted,
+  ToGo,
+)
 from rl_jax.controllers import adapted_kl_coefficient
+
+pytestmark = pytest.mark.slow
 
 
 def close(found, wanted, tolerance=1e-6):

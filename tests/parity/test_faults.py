@@ -18,6 +18,8 @@ from parity.sources import load
 from parity.subjects import batch_of, inputs_with_nan, placed
 from rl_jax import advantages, divergences, losses, reduce
 
+pytestmark = pytest.mark.slow
+
 
 def faults(peer):
   return load(peer)["faults"]

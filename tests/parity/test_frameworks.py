@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from experiments import recipes
-from experiments.composition import PolicyRecipe
 from parity.batch import make_batch, make_pairs
 from parity.sources import inputs, load
 from parity.subjects import batch_of, placed
+from rl_jax.algorithms.recipe import PolicyRecipe
+
+pytestmark = pytest.mark.slow
 
 # tunix and the advantages of NeMo-RL are float32 inside.
 FRAMEWORKS = {

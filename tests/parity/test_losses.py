@@ -11,18 +11,22 @@ import numpy as np
 import pytest
 
 from experiments import recipes
-from experiments.components import (
+from parity.sources import load
+from parity.subjects import batch_of, placed
+from rl_jax import advantages, losses, ratios, reduce
+from rl_jax.algorithms.component_functions import (
+  fresh_policy_gradient,
+  over_all_rows,
+)
+from rl_jax.algorithms.components import (
   EveryToken,
   KlInLoss,
   TrainerOverSampler,
   WithinGroup,
-  fresh_policy_gradient,
-  over_all_rows,
 )
-from parity.sources import load
-from parity.subjects import batch_of, placed
-from rl_jax import advantages, losses, ratios, reduce
 from rl_jax.divergences import importance_k3, k3, kl_value_and_gradient
+
+pytestmark = pytest.mark.slow
 
 changed = dataclasses.replace
 clipped = functools.partial(losses.clipped_policy_terms, clip_low=0.2)

@@ -10,6 +10,8 @@ from parity.sources import load
 from parity.subjects import pairs
 from rl_jax import losses
 
+pytestmark = pytest.mark.slow
+
 BETA = 0.1
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from rl_jax import losses
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_formula_against_numpy():

@@ -17,6 +17,8 @@ import pytest
 from rl_jax import divergences as kl
 from rl_jax import ratios
 
+pytestmark = pytest.mark.slow
+
 # Policy and reference of the reference sheet's check (section 7).
 P, Q = np.array([0.6, 0.3, 0.1]), np.array([0.3, 0.3, 0.4])
 ANOTHER = np.array([0.2, 0.5, 0.3])

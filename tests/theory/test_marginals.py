@@ -11,6 +11,8 @@ from rl_jax import sampling
 from rl_jax.flow import shifted_schedule
 from theory import gaussian
 
+pytestmark = pytest.mark.slow
+
 
 def _recursion(schedule, noise_level, kind):
   """Mean and std of x_0, exactly: every step is linear in x and Gaussian."""

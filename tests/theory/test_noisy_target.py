@@ -13,6 +13,8 @@ import pytest
 from rl_jax import flow, losses, sampling
 from theory import gaussian
 
+pytestmark = pytest.mark.slow
+
 
 def _constants(t, length, level=0.7):
   """C and sigma^2 of the identity."""

@@ -9,6 +9,8 @@ import pytest
 
 from rl_jax import flow, losses, reduce
 
+pytestmark = pytest.mark.slow
+
 ROWS, TIME, EVENT = 6, 3, 4
 
 

@@ -12,6 +12,8 @@ import pytest
 from rl_jax import sampling
 from theory import gaussian
 
+pytestmark = pytest.mark.slow
+
 
 def _times(evaluations, first=0.95, last=0.05):
   """Even in lambda, the variable that the solver is a polynomial in."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import jax
 import jax.numpy as jnp
 
-from experiments.composition import PolicyBatch, Signals, needed
-from rl_jax import advantages, losses
+from rl_jax import advantages
+from rl_jax.algorithms.recipe import PolicyBatch, Signals, needed
 from rl_jax.divergences import k1
 from rl_jax.masks import keep, last_valid
-from rl_jax.reduce import Total, over_rows, over_tokens
+from rl_jax.reduce import Total, over_tokens
 from rl_jax.rewards.shaping import (
   at_last_token,
   clipped_reward,
@@ -40,9 +39,6 @@ __all__ = [
   "ToGo",
   "TrainerOverSampler",
   "WithinGroup",
-  "fresh_policy_gradient",
-  "loosely_clipped",
-  "over_all_rows",
 ]
 
 
@@ -253,54 +249,6 @@ class PerRow:
 
 
 # Losses, reductions, and what is added to the policy loss.
-
-
-def fresh_policy_gradient(
-  log_prob: Float[Array, "row time"],
-  behaviour_log_prob: Float[Array, "row time"],
-  advantage: Float[Array, "row time"],
-  mask: Bool[Array, "row time"],
-) -> losses.PolicyLoss:
-  """The plain policy gradient, which does not ask who acted."""
-  del behaviour_log_prob
-  return losses.policy_gradient_loss(log_prob, advantage, mask)
-
-
-def loosely_clipped(
-  log_prob: Float[Array, "row time"],
-  behaviour_log_prob: Float[Array, "row time"],
-  advantage: Float[Array, "row time"],
-  mask: Bool[Array, "row time"],
-  *,
-  clip_low: float,
-  clip_high: float,
-) -> losses.PolicyLoss:
-  """The clipped surrogate with the looser bound for negative advantages.
-
-      l_t = max(-A_t r_t, -A_t clip(r_t))   where A_t >= 0, as PPO
-      l_t = min(-A_t r_t, -A_t clip(r_t))   where A_t < 0, as EasyDeL 0.3.0
-
-  A bad token is pushed down without limit once it is below the range, and not
-  at all while it is above: the clip is on the wrong side.
-  """
-  terms = functools.partial(
-    losses.clipped_policy_terms, clip_low=clip_low, clip_high=clip_high
-  )
-  tight = terms(log_prob, behaviour_log_prob, advantage, mask)
-  loose = terms(log_prob, behaviour_log_prob, -advantage, mask)
-  bad = keep(advantage, mask) < 0
-  return tight._replace(loss=jnp.where(bad, -loose.loss, tight.loss))
-
-
-def over_all_rows(
-  loss: Float[Array, "row time"],
-  mask: Bool[Array, "row time"],
-  *,
-  divisor: float,
-) -> Total:
-  """`over_rows` of every row, empty or not."""
-  every = jnp.ones(mask.shape[:-1], bool)
-  return over_rows(loss, mask, every, divisor=divisor)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 A `PolicyRecipe` is a frozen value with one function for each choice that
 methods differ in: a function of the library with its hyper-parameters, as
 `functools.partial(losses.clipped_policy_terms, clip_low=0.2, clip_high=0.2)`,
-or a component of `experiments/components.py` where it needs more of the batch
+or a component of `algorithms.components` where it needs more of the batch
 than all such functions do. Three steps, because some of what they need is a
 property of the whole batch and must not depend on how that is split:
 
