@@ -14,7 +14,7 @@ from rich.text import Text
 from rl_jax.launch.text import duration, number, signal_name
 
 if TYPE_CHECKING:
-  from collections.abc import Mapping
+  from collections.abc import Mapping, Sequence
 
   from rl_jax.training.loop import Outcome, Row
 
@@ -26,11 +26,15 @@ _SHOW = (
   "loss/kl_base",
   "loss/kl_slow",
   "loss",
+  "kl_reference",
+  "length",
   "accuracy",
   "evaluation/reward",
   "evaluation/held_out",
   "evaluation/accuracy",
+  "evaluation/length",
 )
+_INTERVAL = "_interval"  # behind a name: half the width of one around it
 _LINES = 15  # plain lines of a run, besides evaluations
 _PAUSE = 0.1  # seconds between two updates of the moving display
 
@@ -59,7 +63,7 @@ class Console:
     self._title, self._show = title, show
     self._screen = screen or rich.console.Console()
     self._steps = self._every = 1
-    self._numbers: dict[str, float] = {}
+    self._numbers: dict[str, str] = {}
     self._pace: tuple[int, float] | None = None
     self._updated = -math.inf
     self._bar: rich.progress.Progress | None = None
@@ -90,7 +94,8 @@ class Console:
         self._updated = now
         self._move(row)
     elif row.kind == "evaluation":
-      numbers = self._chosen(row.metrics) or dict(list(row.metrics.items())[:4])
+      few = list(row.metrics)[:4]
+      numbers = self._chosen(row.metrics) or _said(row.metrics, few)
       short = {k.removeprefix("evaluation/"): v for k, v in numbers.items()}
       self._say(f"{self._at(row)}  evaluation: {_text(short)}")
     elif last or row.step % self._every == 0:
@@ -153,8 +158,8 @@ class Console:
       task = self._bar.task_ids[0]
       self._bar.update(task, completed=row.step, left=self._left(row))
 
-  def _chosen(self, metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: metrics[name] for name in self._show if name in metrics}
+  def _chosen(self, metrics: Mapping[str, float]) -> dict[str, str]:
+    return _said(metrics, [name for name in self._show if name in metrics])
 
   def _at(self, row: Row) -> str:
     width = len(str(self._steps))
@@ -176,5 +181,14 @@ class Console:
     )
 
 
-def _text(numbers: Mapping[str, float]) -> str:
-  return "  ".join(f"{k} {number(v)}" for k, v in numbers.items())
+def _said(metrics: Mapping[str, float], names: Sequence[str]) -> dict[str, str]:
+  """Numbers as text, with an interval where there is one."""
+  said = {name: number(metrics[name]) for name in names}
+  for name in names:
+    if name + _INTERVAL in metrics:
+      said[name] += f" ± {metrics[name + _INTERVAL]:.2g}"
+  return said
+
+
+def _text(numbers: Mapping[str, str]) -> str:
+  return "  ".join(f"{name} {said}" for name, said in numbers.items())

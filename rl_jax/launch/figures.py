@@ -13,10 +13,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
+  from matplotlib.axes import Axes
+
   from rl_jax.launch.records import Picture
   from rl_jax.training.loop import Row
 
-__all__ = ["DARK", "LIGHT", "Panel", "Theme", "curve", "grid", "panels"]
+__all__ = [
+  "DARK",
+  "LIGHT",
+  "Panel",
+  "Theme",
+  "curve",
+  "empty_axes",
+  "grid",
+  "legend",
+  "panels",
+  "png",
+  "series_of",
+]
 
 # Metrics whose names hold one of a family's words share a panel, in this order.
 _FAMILIES = (
@@ -28,6 +42,7 @@ _FAMILIES = (
   ("Advantage", ("advantage",)),
   ("Gradient norm", ("gradient", "norm")),
 )
+_INTERVAL = "_interval"
 _CROWDED = 120  # points from which on a running mean is drawn over them
 
 
@@ -76,11 +91,13 @@ class Panel(NamedTuple):
     title: what it is about.
     series: name -> (steps, values).
     band: the values in which the last one is expected, if it says so.
+    spread: name -> half the width of an interval around each value.
   """
 
   title: str
   series: dict[str, tuple[np.ndarray, np.ndarray]]
   band: tuple[float, float] | None
+  spread: Mapping[str, np.ndarray] = {}
 
 
 def panels(
@@ -96,19 +113,18 @@ def panels(
   Returns:
     Charts in the order in which a person wants them.
   """
-  found: dict[str, list[tuple[int, float]]] = {}
-  alone = list(bands)
+  series, spread = series_of(rows)
+  alone = [*bands]
   for row in rows:
-    for name, value in row.metrics.items():
-      found.setdefault(name, []).append((row.step, value))
-      if row.kind == "evaluation" and name not in alone:
-        alone.append(name)
-  series = {
-    name: (np.array([s for s, _ in points]), np.array([v for _, v in points]))
-    for name, points in found.items()
-  }
+    if row.kind == "evaluation":
+      alone += [name for name in row.metrics if name not in alone]
   charts = [
-    Panel(name, {name: series.pop(name)}, bands.get(name))
+    Panel(
+      name,
+      {name: series.pop(name)},
+      bands.get(name),
+      {name: spread[name]} if name in spread else {},
+    )
     for name in alone
     if name in series
   ]
@@ -125,6 +141,40 @@ def panels(
   return charts
 
 
+def series_of(
+  rows: Sequence[Row],
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, np.ndarray]]:
+  """Metrics over steps.
+
+  A metric called like another one with `_interval` behind it is half the
+  width of an interval around that one's values, and no series of its own.
+
+  Args:
+    rows: of a run.
+
+  Returns:
+    Name -> (steps, values), and name -> half widths at the same steps.
+  """
+  found: dict[str, dict[int, float]] = {}
+  for row in rows:
+    for name, value in row.metrics.items():
+      found.setdefault(name, {})[row.step] = value
+  widths = {
+    name: found.pop(name + _INTERVAL)
+    for name in list(found)
+    if name + _INTERVAL in found
+  }
+  series = {
+    name: (np.array([*points]), np.array([*points.values()]))
+    for name, points in found.items()
+  }
+  spread = {
+    name: np.array([own.get(int(step), np.nan) for step in series[name][0]])
+    for name, own in widths.items()
+  }
+  return series, spread
+
+
 def curve(panel: Panel, theme: Theme, steps: tuple[int, int]) -> bytes:
   """A chart as PNG.
 
@@ -138,9 +188,15 @@ def curve(panel: Panel, theme: Theme, steps: tuple[int, int]) -> bytes:
   """
   figure = Figure(figsize=(4.6, 2.7), dpi=160, facecolor=theme.paper)
   many = len(panel.series) > 1
-  axes = figure.add_axes((0.125, 0.15, 0.85, 0.62 if many else 0.72))
-  axes.set_facecolor(theme.paper)
-  values = np.concatenate([v for _, v in panel.series.values()])
+  axes = empty_axes(figure, theme, panel.title, 0.62 if many else 0.72)
+  values = np.concatenate(
+    [v for _, v in panel.series.values()]
+    + [
+      panel.series[name][1] + sign * half
+      for name, half in panel.spread.items()
+      for sign in (-1, 1)
+    ]
+  )
   finite = values[np.isfinite(values)]
   low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
   if panel.band is None and low > 0 and high > 100 * low:
@@ -158,6 +214,11 @@ def curve(panel: Panel, theme: Theme, steps: tuple[int, int]) -> bytes:
   for i, (name, (step, value)) in enumerate(panel.series.items()):
     colour = theme.lines[i % len(theme.lines)]
     style = ("-", "--", ":")[i // len(theme.lines) % 3]
+    if name in panel.spread:
+      half = panel.spread[name]
+      axes.fill_between(
+        step, value - half, value + half, color=colour, alpha=0.18, linewidth=0
+      )
     few = step.size <= 40
     if step.size > _CROWDED:
       axes.plot(step, value, color=colour, alpha=0.3, linewidth=0.7)
@@ -175,27 +236,10 @@ def curve(panel: Panel, theme: Theme, steps: tuple[int, int]) -> bytes:
   margin = 0.01 * (steps[1] - steps[0]) or 1.0
   axes.set_xlim(steps[0] - margin, steps[1] + margin)
   axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-  axes.grid(color=theme.faint, linewidth=0.6)
-  axes.set_axisbelow(True)
-  axes.spines[:].set_visible(False)
-  axes.tick_params(colors=theme.ink, labelsize=8, length=0)
   axes.set_xlabel("step", color=theme.ink, fontsize=8, labelpad=1)
-  figure.text(
-    0.02, 0.925, panel.title, color=theme.ink, fontsize=10, weight="bold"
-  )
   if many:
-    axes.legend(
-      loc="lower left",
-      bbox_to_anchor=(-0.02, 1.0),
-      ncols=min(3, len(panel.series)),
-      fontsize=7.5,
-      frameon=False,
-      labelcolor=theme.ink,
-      borderpad=0.1,
-      columnspacing=1.2,
-      handlelength=1.4,
-    )
-  return _png(figure)
+    legend(axes, theme, min(3, len(panel.series)))
+  return png(figure)
 
 
 def grid(picture: Picture, theme: Theme) -> bytes:
@@ -253,7 +297,50 @@ def grid(picture: Picture, theme: Theme) -> bytes:
       ha="center",
       va="center",
     )
-  return _png(figure)
+  return png(figure)
+
+
+def empty_axes(figure: Figure, theme: Theme, title: str, height: float) -> Axes:
+  """Axes below a title, with nothing in them yet.
+
+  Args:
+    figure: where they are put.
+    theme: colours.
+    title: of the figure.
+    height: share of the figure.
+
+  Returns:
+    The axes.
+  """
+  axes = figure.add_axes((0.125, 0.15, 0.85, height))
+  axes.set_facecolor(theme.paper)
+  axes.grid(color=theme.faint, linewidth=0.6)
+  axes.set_axisbelow(True)
+  axes.spines[:].set_visible(False)
+  axes.tick_params(colors=theme.ink, labelsize=8, length=0)
+  figure.text(0.02, 0.925, title, color=theme.ink, fontsize=10, weight="bold")
+  return axes
+
+
+def legend(axes: Axes, theme: Theme, columns: int) -> None:
+  """What the colours mean, between the title and the axes.
+
+  Args:
+    axes: from `empty_axes`, with labelled series.
+    theme: colours.
+    columns: names beside each other.
+  """
+  axes.legend(
+    loc="lower left",
+    bbox_to_anchor=(-0.02, 1.0),
+    ncols=columns,
+    fontsize=7.5,
+    frameon=False,
+    labelcolor=theme.ink,
+    borderpad=0.1,
+    columnspacing=1.2,
+    handlelength=1.4,
+  )
 
 
 def _running_mean(value: np.ndarray, width: int) -> np.ndarray:
@@ -264,7 +351,15 @@ def _running_mean(value: np.ndarray, width: int) -> np.ndarray:
   )
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+  """A figure as the content of a file.
+
+  Args:
+    figure: drawn.
+
+  Returns:
+    PNG.
+  """
   buffer = io.BytesIO()
   FigureCanvasAgg(figure).print_png(buffer)
   return buffer.getvalue()

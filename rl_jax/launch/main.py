@@ -1,4 +1,4 @@
-"""The `rl-jax` command: train, show and list experiments."""
+"""The `rl-jax` command: experiments run, shown, listed; models used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import rich.tree
 import tyro
 
 import rl_jax
-from rl_jax.launch import files
+from rl_jax.launch import export, files, generate
 from rl_jax.launch.text import value_text
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ examples:
   rl-jax train experiments/flow/digits_awm.py --steps 50 --seed 1
   rl-jax train experiments/flow/digits_awm.py --help
                                                     what can be changed
+  rl-jax generate runs/chain_sum_grpo-0123456789ab --prompt "12 + 30 ="
+                                                    what a trained model says
+  rl-jax export runs/chain_sum_grpo-0123456789ab DIR
+                                                    as a Hugging Face folder
 """
 # Disk full, no permission, read-only: the machine's state, not a bug.
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -67,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parsed = _parser().parse_args(arguments)
   screen = rich.console.Console()
   try:
+    if "run" in parsed:
+      return parsed.run(parsed)
     if parsed.command == "list":
       return _list(screen, Path(parsed.directory))
     experiment, docstring = files.load(Path(parsed.file))
@@ -85,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
   except KeyboardInterrupt:
-    return _fail("interrupted before the run began", code=130)
+    begun = "" if "run" in parsed else " before the run began"
+    return _fail(f"interrupted{begun}", code=130)
   except Exception as error:
     if not _is_message(error):
       raise
@@ -95,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog="rl-jax",
-    description="Runs experiments: Python files that hold `experiment`.",
+    description="Runs experiments, Python files that hold `experiment`,\n"
+    "and uses the language models that they train.",
     epilog=_EXAMPLES,
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
@@ -104,7 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     "--version", action="version", version=f"rl-jax {rl_jax.__version__}"
   )
   commands = parser.add_subparsers(
-    dest="command", required=True, metavar="{train,show,list}"
+    dest="command",
+    required=True,
+    metavar="{train,show,list,generate,export}",
   )
   for name, what in (
     ("train", "run an experiment, or go on where it stopped"),
@@ -135,6 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     metavar="DIR",
     help="where to look (default: experiments)",
   )
+  generate.add_parser(commands)
+  export.add_parser(commands)
   return parser
 
 
@@ -290,6 +302,8 @@ def _is_message(error: Exception) -> bool:
     return True
   if isinstance(error, OSError):
     return error.errno in _MACHINE
+  if type(error) is ImportError and error.name is None:
+    return True  # Raised by this package: it says what to install.
   from rl_jax.training.checkpoints import CheckpointError
   from rl_jax.training.doctor import Collapse
 

@@ -1,8 +1,17 @@
-"""How a report looks."""
+"""How a report looks, and the pieces that its sections are made of."""
 
 from __future__ import annotations
 
-__all__ = ["STYLE"]
+import base64
+import html
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from collections.abc import Sequence
+  from pathlib import Path
+
+__all__ = ["STYLE", "figure", "section", "slug", "soft"]
 
 # Colours are those of `figures.LIGHT` and `figures.DARK`, whose pictures lie
 # on this page.
@@ -45,6 +54,7 @@ td { font-variant-numeric: tabular-nums; }
 .bands { overflow-wrap: normal; }
 .good .mark { color: var(--good); }
 .bad .mark { color: var(--bad); font-weight: 600; }
+.quiet { color: var(--quiet); font-size: 0.85rem; }
 figure { margin: 0; min-width: 0; }
 img { display: block; max-width: 100%; height: auto; }
 figcaption { color: var(--quiet); font-size: 0.85rem; }
@@ -53,10 +63,30 @@ figcaption { color: var(--quiet); font-size: 0.85rem; }
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr));
 }
 .pair figure { max-width: 36rem; }
+.pair + p { margin-top: 1rem; }
 .curves {
   display: grid; gap: 1.5rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr));
 }
+.answers > li { margin: 0 0 1.2rem; }
+.answers { list-style: none; margin: 0; padding: 0; max-width: 72rem; }
+.answers h3 {
+  margin: 0 0 0.3rem; font-size: 0.95rem; font-weight: 600;
+  border-top: 1px solid var(--line); padding-top: 0.5rem;
+}
+.answers h3.better { color: var(--good); }
+.answers h3.worse { color: var(--bad); }
+.answers .pair { gap: 0.4rem 1.5rem; }
+.answers .pair > div { min-width: 0; }
+.answers p { margin: 0; color: var(--quiet); font-size: 0.85rem; }
+.text {
+  margin: 0.1rem 0 0.4rem; padding: 0.35rem 0.6rem; white-space: pre-wrap;
+  border-left: 0.2rem solid var(--line);
+  font: 0.9rem/1.45 ui-monospace, monospace; overflow-wrap: anywhere;
+}
+.text i { color: var(--quiet); font-style: normal; }
+.text.better { border-color: var(--good); background: var(--good-back); }
+.text.worse { border-color: var(--bad); background: var(--bad-back); }
 .legend span {
   white-space: nowrap; padding: 0 0.3rem; border: 3px solid; border-radius: 2px;
 }
@@ -77,3 +107,65 @@ details { margin-top: 2rem; }
   dd { margin-bottom: 0.6rem; }
 }
 """
+
+
+def section(heading: str, content: str) -> str:
+  """A part of the page.
+
+  Args:
+    heading: its title, HTML.
+    content: what follows, HTML.
+
+  Returns:
+    HTML.
+  """
+  return f"<section><h2>{heading}</h2>{content}</section>"
+
+
+def figure(path: Path, both: Sequence[bytes], *, alt: str, caption: str) -> str:
+  """A figure that follows the page's theme; the light one is a file too.
+
+  Args:
+    path: where the light one is written.
+    both: PNGs for a light and for a dark page.
+    alt: what is to be seen, for those who do not see it; text.
+    caption: what stands below; text.
+
+  Returns:
+    HTML.
+  """
+  path.write_bytes(both[0])
+  light, dark = (
+    "data:image/png;base64," + base64.b64encode(png).decode() for png in both
+  )
+  return (
+    "<figure><picture>"
+    f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+    f'<img src="{light}" alt="{html.escape(alt)}"></picture>'
+    f"<figcaption>{soft(caption)}</figcaption></figure>"
+  )
+
+
+def soft(text: str) -> str:
+  """A text as HTML that may break after the separators of long names.
+
+  Args:
+    text: any.
+
+  Returns:
+    HTML.
+  """
+  # Not within a number.
+  return re.sub(r"([/_,]|\.(?!\d))(?=\S)", r"\1<wbr>", html.escape(text))
+
+
+def slug(text: str) -> str:
+  """A title as a name of a file.
+
+  Args:
+    text: any.
+
+  Returns:
+    Lower-case letters, digits and underscores.
+  """
+  return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")

@@ -1,4 +1,4 @@
-"""The numbers and pictures of a run on disk, exact over kills and resumes.
+"""Numbers, pictures and texts of a run on disk, exact over kills and resumes.
 
 `metrics.jsonl` is the record: one line per measurement, appended and flushed
 before the checkpoint of that step is written. Everything else here, the wide
@@ -12,19 +12,25 @@ import json
 import math
 import os
 import re
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
-import tensorboardX
 
+from rl_jax.launch.board import Board
+from rl_jax.launch.texts import drop_texts, keep_texts, read_texts
 from rl_jax.training.loop import Row
 
 if TYPE_CHECKING:
   from rl_jax.training.loop import Outcome
 
-__all__ = ["Picture", "Records", "read_pictures", "read_records"]
+__all__ = [
+  "Picture",
+  "Records",
+  "read_pictures",
+  "read_records",
+  "read_texts",
+]
 
 _CORRECT = "_correct"
 
@@ -58,7 +64,7 @@ class Records:
   def __init__(self, workdir: Path) -> None:
     self._workdir = Path(workdir)
     self._file: TextIO | None = None
-    self._board: tensorboardX.SummaryWriter | None = None
+    self._board: Board | None = None
     self._before = 0.0
 
   def started(self, *, step: int, steps: int) -> None:
@@ -78,8 +84,9 @@ class Records:
     for file, _, picture_step in _picture_files(self._workdir):
       if step == 0 or picture_step > step:
         file.unlink()
+    drop_texts(self._workdir, after=step if step else -1)
     self._file = path.open("a", encoding="utf-8")
-    self._board = self._open_board(step)
+    self._board = Board(self._workdir / "tensorboard", step=step)
 
   def measured(self, row: Row) -> None:
     """Appends one row; it is in the file when this returns.
@@ -96,10 +103,11 @@ class Records:
       ):
         correct = row.pictures.get(name + _CORRECT)
         self._keep_picture(name, Picture(row.step, picture, correct))
+    if row.texts:
+      keep_texts(self._workdir, row.step, row.texts)
     self._file.write(_line(row))
     self._file.flush()
-    for name, value in row.metrics.items():
-      self._board.add_scalar(name, value, row.step)
+    self._board.add(row)
 
   def saved(self, step: int) -> None:
     """Nothing to do: every row is in its file already."""
@@ -120,18 +128,6 @@ class Records:
       self._board = None
     _write_table(self._workdir)
 
-  def _open_board(self, step: int) -> tensorboardX.SummaryWriter:
-    directory = self._workdir / "tensorboard"
-    again = directory.exists()
-    return tensorboardX.SummaryWriter(
-      str(directory),
-      # TensorBoard hides older events from this step on.
-      purge_step=(step + 1 if step else 0) if again else None,
-      flush_secs=10,
-      # File names count in seconds; a quick restart must not reuse one.
-      filename_suffix=f".{time.time_ns()}",
-    )
-
   def _keep_picture(self, name: str, picture: Picture) -> None:
     path = self._workdir / "pictures" / f"{name}_{picture.step}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +144,7 @@ class Records:
 
 
 def read_records(workdir: Path) -> list[Row]:
-  """Every row of a run, in order, without pictures.
+  """Every row of a run, in order, without pictures and texts.
 
   A last line without its line end was torn by a kill and does not count.
 

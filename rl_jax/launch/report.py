@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rl_jax.launch import figures
-from rl_jax.launch.page import STYLE
+from rl_jax.launch.comparison import before_and_after
+from rl_jax.launch.monitors import monitors
+from rl_jax.launch.page import STYLE, figure, section, slug, soft
 from rl_jax.launch.records import Picture, read_pictures, read_records
 from rl_jax.launch.text import duration, leaves, number, signal_name
+from rl_jax.launch.texts import read_texts
 
 if TYPE_CHECKING:
   from rl_jax.experiment import Band, Experiment
+  from rl_jax.launch.monitors import Monitors
   from rl_jax.training.loop import Outcome, Row
 
 __all__ = ["Judged", "Report", "judge", "verdict", "write_report"]
@@ -166,6 +168,7 @@ def write_report(
 <main>
 {_bands(judged)}
 {_samples(pictures, directory)}
+{before_and_after(read_texts(workdir), directory)}
 {_curves(rows, experiment.expected, directory)}
 {_facts(workdir, experiment, outcome, rows)}
 {_configuration(experiment)}
@@ -185,12 +188,12 @@ def _bands(judged: Sequence[Judged]) -> str:
     return ""
   lines = [
     f'<tr class="{"good" if j.inside else "bad"}">'
-    f'<th scope="row">{_soft(j.band.metric)}</th>'
+    f'<th scope="row">{soft(j.band.metric)}</th>'
     f"<td>{_value(j)}</td><td>{_band(j.band)}</td>"
     f'<td class="mark">{"inside" if j.inside else "outside"}</td></tr>'
     for j in judged
   ]
-  return _section(
+  return section(
     "Expected and measured",
     '<table class="bands"><thead><tr><th scope="col">metric</th>'
     '<th scope="col">last value</th><th scope="col">expected</th>'
@@ -205,7 +208,7 @@ def _samples(pictures: dict[str, list[Picture]], directory: Path) -> str:
   for name, kept in pictures.items():
     if any(picture.image.ndim != 4 for picture in kept):
       shape = "x".join(map(str, kept[-1].image.shape))
-      parts.append(f"<p>{_soft(name)} has shape {shape}: not drawn here.</p>")
+      parts.append(f"<p>{soft(name)} has shape {shape}: not drawn here.</p>")
       continue
     ends = [kept[0], kept[-1]] if len(kept) > 1 else kept
     shown = []
@@ -216,8 +219,8 @@ def _samples(pictures: dict[str, list[Picture]], directory: Path) -> str:
         said += f": {right} of {all_of} are what their row asks for"
       count = f"{picture.image.shape[0]} rows of {picture.image.shape[1]}"
       shown.append(
-        _figure(
-          directory / f"{_slug(name)}_{word}.png",
+        figure(
+          directory / f"{slug(name)}_{word}.png",
           [
             figures.grid(picture, theme)
             for theme in (figures.LIGHT, figures.DARK)
@@ -236,28 +239,62 @@ def _samples(pictures: dict[str, list[Picture]], directory: Path) -> str:
       )
     parts.append(f'{legend}<div class="pair">{"".join(shown)}</div>')
   heading = "Samples before and after"
-  return _section(heading, "".join(parts)) if parts else ""
+  return section(heading, "".join(parts)) if parts else ""
 
 
 def _curves(
   rows: Sequence[Row], expected: Sequence[Band], directory: Path
 ) -> str:
   if not rows:
-    return _section("Learning curves", "<p>Nothing was recorded.</p>")
+    return section("Learning curves", "<p>Nothing was recorded.</p>")
   bands = {b.metric: (b.low, b.high) for b in expected}
   steps = (rows[0].step, rows[-1].step)
+  watched, rest = monitors(rows), rows
+  parts = []
+  if watched is not None:
+    parts.append(_monitors(watched, steps, directory))
+    kept = {*watched.rest, *bands}
+    kept |= {f"{name}_interval" for name in kept}
+    rest = [
+      row._replace(metrics={k: v for k, v in row.metrics.items() if k in kept})
+      for row in rows
+    ]
+  note = "<p>Shaded: where the last value is expected.</p>" if bands else ""
+  charts = _charts(figures.panels(rest, bands), steps, directory)
+  if charts:
+    parts.append(section("Learning curves", note + charts))
+  return "\n".join(parts)
+
+
+def _monitors(
+  watched: Monitors, steps: tuple[int, int], directory: Path
+) -> str:
+  said = "Whether what is rewarded is still what is meant."
+  if any(panel.spread for panel in watched.panel):
+    said += " Around an evaluated reward: its 95 % interval."
+  note = f"<p>{said}</p>"
+  if watched.quiet:
+    names = ", ".join(soft(name) for name in watched.quiet)
+    note += f'<p class="quiet">0 all the time: {names}.</p>'
+  return section("Monitors", note + _charts(watched.panel, steps, directory))
+
+
+def _charts(
+  panels: Sequence[figures.Panel], steps: tuple[int, int], directory: Path
+) -> str:
   shown = []
-  for panel in figures.panels(rows, bands):
+  for panel in panels:
     ends = "; ".join(
       f"{name} {number(value[0])} to {number(value[-1])}"
+      + (f" ± {number(panel.spread[name][-1])}" if name in panel.spread else "")
       for name, (_, value) in panel.series.items()
     )
     alt = f"{panel.title} over steps {steps[0]} to {steps[1]}. {ends}."
     if panel.band is not None:
       alt += " The expected band is shaded."
     shown.append(
-      _figure(
-        directory / f"{_slug(panel.title)}.png",
+      figure(
+        directory / f"{slug(panel.title)}.png",
         [
           figures.curve(panel, theme, steps)
           for theme in (figures.LIGHT, figures.DARK)
@@ -266,10 +303,7 @@ def _curves(
         caption=ends,
       )
     )
-  note = "<p>Shaded: where the last value is expected.</p>" if bands else ""
-  return _section(
-    "Learning curves", f'{note}<div class="curves">{"".join(shown)}</div>'
-  )
+  return f'<div class="curves">{"".join(shown)}</div>' if shown else ""
 
 
 def _facts(
@@ -285,9 +319,9 @@ def _facts(
   }
   facts |= _origin(workdir / "experiment.json")
   lines = "".join(
-    f"<dt>{html.escape(k)}</dt><dd>{_soft(v)}</dd>" for k, v in facts.items()
+    f"<dt>{html.escape(k)}</dt><dd>{soft(v)}</dd>" for k, v in facts.items()
   )
-  return _section("Run", f"<dl>{lines}</dl>")
+  return section("Run", f"<dl>{lines}</dl>")
 
 
 def _origin(path: Path) -> dict[str, str]:
@@ -304,7 +338,7 @@ def _origin(path: Path) -> dict[str, str]:
 
 def _configuration(experiment: Experiment) -> str:
   lines = "".join(
-    f'<tr><th scope="row">{_soft(path)}</th><td>{_soft(value)}</td></tr>'
+    f'<tr><th scope="row">{soft(path)}</th><td>{soft(value)}</td></tr>'
     for path, value in leaves(experiment)
     if path
   )
@@ -312,24 +346,6 @@ def _configuration(experiment: Experiment) -> str:
     "<section><details><summary>Configuration, every value</summary>"
     f'<table class="values"><tbody>{lines}</tbody></table>'
     "</details></section>"
-  )
-
-
-def _section(heading: str, content: str) -> str:
-  return f"<section><h2>{heading}</h2>{content}</section>"
-
-
-def _figure(path: Path, both: list[bytes], *, alt: str, caption: str) -> str:
-  """A figure that follows the page's theme; the light one is a file too."""
-  path.write_bytes(both[0])
-  light, dark = (
-    "data:image/png;base64," + base64.b64encode(png).decode() for png in both
-  )
-  return (
-    "<figure><picture>"
-    f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-    f'<img src="{light}" alt="{html.escape(alt)}"></picture>'
-    f"<figcaption>{_soft(caption)}</figcaption></figure>"
   )
 
 
@@ -343,12 +359,3 @@ def _band(band: Band) -> str:
   if band.low == -float("inf"):
     return f"at most {number(band.high)}"
   return f"{number(band.low)} to {number(band.high)}"
-
-
-def _soft(text: str) -> str:
-  """Escaped, and allowed to break after the separators of long names."""
-  return re.sub(r"([/_.,])(?=\S)", r"\1<wbr>", html.escape(text))
-
-
-def _slug(text: str) -> str:
-  return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")

@@ -136,3 +136,20 @@ def test_the_display_does_not_slow_a_fast_loop(row) -> None:
   took = time.perf_counter() - start
   console.close()
   assert took / 2000 < 5e-4
+
+
+def test_an_interval_stands_behind_its_number(row) -> None:
+  screen = plain()
+  console = Console("toy", screen=screen)
+  console.started(step=0, steps=4)
+  console.measured(
+    row(
+      4,
+      "evaluation",
+      evaluation__reward=0.25,
+      evaluation__reward_interval=0.03125,
+      evaluation__length=7.0,
+    )
+  )
+  said = text(screen).splitlines()[-1]
+  assert said.endswith("evaluation: reward 0.25 ± 0.031  length 7")

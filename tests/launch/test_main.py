@@ -286,7 +286,10 @@ def test_list_names_files_and_their_first_lines(toy, capsys) -> None:
 @pytest.mark.parametrize(
   ("arguments", "said"),
   [
-    (["--help"], ["examples:", "rl-jax show", "{train,show,list}"]),
+    (
+      ["--help"],
+      ["examples:", "rl-jax show", "{train,show,list,generate,export}"],
+    ),
     (["--version"], [f"rl-jax {rl_jax.__version__}"]),
     (["train", "--help"], ["FILE --help", "an experiment file"]),
   ],

@@ -14,7 +14,12 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from rl_jax.launch.records import Records, read_pictures, read_records
+from rl_jax.launch.records import (
+  Records,
+  read_pictures,
+  read_records,
+  read_texts,
+)
 from rl_jax.training.loop import Row
 
 FEW = hypothesis.settings(max_examples=15, deadline=None)
@@ -254,3 +259,18 @@ def test_names_with_a_slash_are_directories(tmp_path, row) -> None:
   write(tmp_path, [row(3, "evaluation", {"left/eye_2": np.ones(2)})])
   (picture,) = read_pictures(tmp_path)["left/eye_2"]
   assert picture.step == 3
+
+
+def test_texts_of_evaluations_are_kept_and_taken_back(tmp_path, row) -> None:
+  def wrote(step: int):
+    text = {"prompt": "1 + 1", "completion": f"{step}", "reward": None}
+    return row(step, "evaluation")._replace(texts=(text,))
+
+  write(tmp_path, [wrote(0), row(1), wrote(4), wrote(8)])
+  write(tmp_path, [wrote(6)], step=4)
+  found = read_texts(tmp_path)
+  assert [one.step for one in found] == [0, 4, 6]
+  assert found[-1].record[0]["completion"] == "6"
+  assert [r.texts for r in read_records(tmp_path)] == [()] * 4
+  write(tmp_path, [wrote(0)])
+  assert [one.step for one in read_texts(tmp_path)] == [0]

@@ -273,3 +273,108 @@ def test_the_observer_writes_when_the_run_ends(
   assert report.path == tmp_path / "report.html"
   assert report.path.exists()
   assert report.verdict.startswith("Finished, not as expected")
+
+
+def wrote(row, step: int, rewards: list[float | None], text: str = "{} is"):
+  """An evaluation of a language policy."""
+  texts = tuple(
+    {
+      "prompt": f"prompt {i}",
+      "completion": text.format(i),
+      "reference": f"{i}",
+      "reward": own,
+    }
+    for i, own in enumerate(rewards)
+  )
+  found = row(
+    step,
+    "evaluation",
+    evaluation__reward=0.5,
+    evaluation__reward_interval=0.125,
+    evaluation__length=3.0,
+    evaluation__no_verdict=0.0,
+  )
+  return found._replace(texts=texts)
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory, experiment, finished, row) -> tuple[Path, Page]:
+  workdir = tmp_path_factory.mktemp("spoken")
+  rows = [
+    wrote(row, 0, [0.0, 0.0, 1.0, 0.5, None]),
+    row(1, reward=0.5, length=4.0, dead_groups=0.25, no_verdict=0.0, loss=1.0),
+    wrote(row, 20, [1.0, 0.0, 0.0, 0.5, 1.0], text="{}\n  so"),
+  ]
+  record(workdir, rows, finished)
+  return workdir, page(workdir, experiment, finished)
+
+
+def test_answers_before_and_after_go_both_ways(spoken) -> None:
+  _, found = spoken
+  assert "Before and after" in found.text
+  assert (
+    "Of 5 answers to the same prompts 2 are judged better at step 20 than at"
+    " step 0, 1 worse and 2 alike."
+  ) in found.text
+  heads = [attributes["class"] for attributes in found.every("h3")]
+  assert heads == ["better", "better", "worse", "alike", "alike"]
+  for part in ("before, reward 0", "before, no verdict", "after, reward 1"):
+    assert part in found.text
+  assert "2↵\n··so" in found.text
+  assert "before, step 0: mean 0.375; after, step 20: mean 0.5" in found.text
+
+
+def test_monitors_stand_together_and_silence_is_a_sentence(spoken) -> None:
+  workdir, found = spoken
+  assert "Monitors" in found.text
+  assert "0 all the time: no_verdict." in found.text
+  assert "evaluation/reward 0.5 to 0.5 ± 0.125" in found.text
+  # evaluation/reward is expected in a band, and has that chart besides.
+  assert sorted(p.name for p in (workdir / "figures").iterdir()) == [
+    "evaluation_reward.png",
+    "length_of_responses_tokens.png",
+    "loss.png",
+    "reward_trained_on_and_evaluated.png",
+    "rewards_before_and_after.png",
+    "share_of_groups_without_a_signal.png",
+  ]
+  assert all(len(image["alt"]) > 20 for image in found.every("img"))
+
+
+def test_one_evaluation_is_shown_without_a_before(
+  tmp_path, experiment, finished, row
+) -> None:
+  record(tmp_path, [wrote(row, 0, [0.0] * 12)], finished)
+  found = page(tmp_path, experiment, finished)
+  assert "Answers at step 0" in found.text
+  assert len(found.every("h3")) == 8
+  assert "judged" not in found.text
+
+
+def test_no_completion_can_break_the_page(
+  tmp_path, experiment, finished, row
+) -> None:
+  hostile = '</div><script>x</script>\x00\x1b[1m\u202e\ud800"&amp;' + "w" * 9999
+  first = wrote(row, 0, [0.0, 1.0])
+  texts = (
+    first.texts[0] | {"prompt": hostile, "completion": hostile},
+    first.texts[1]
+    | {
+      "prompt": [{"role": hostile, "content": hostile}, {"odd": [hostile]}],
+      "completion": "",
+      "reward": "nan",
+      "reference": [hostile],
+    },
+  )
+  rows = [
+    first._replace(texts=texts),
+    wrote(row, 20, [0.0])._replace(texts=texts),
+  ]
+  record(tmp_path, rows, finished)
+  found = page(tmp_path, experiment, finished)
+  assert found.every("script") == []
+  assert '</div><script>x</script>\\x00\\x1b[1m\\u202e\\ud800"&amp;ww' in (
+    found.text
+  )
+  assert "more characters in texts/20.jsonl" in found.text
+  assert "(nothing)" in found.text
