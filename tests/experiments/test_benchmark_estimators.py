@@ -6,6 +6,8 @@ import pytest
 from experiments.benchmarks import estimators
 from experiments.benchmarks.loops import LOOPS
 
+pytestmark = pytest.mark.slow
+
 SIZE = estimators.Size(groups=2, group_size=3, tokens=6, doublings=1, repeats=1)
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import math
 import pathlib
 import re
 
 import jax
 import pytest
 
-from rl_jax import algorithms, data, evaluation
-from rl_jax.experiment import Experiment, Trained
+from rl_jax import algorithms, data, environments, evaluation, models
+from rl_jax.experiment import Experiment, Trained, stages
 from rl_jax.launch.main import main
-from rl_jax.launch.run import train
+from rl_jax.launch.run import compile_abstractly, train
 from rl_jax.training.doctor import Collapse
+from rl_jax.training.sharding import make_mesh
 from training import tiny
 
 pytestmark = pytest.mark.slow
@@ -42,6 +44,17 @@ def module_of(path):
   return importlib.import_module(".".join(path.with_suffix("").parts))
 
 
+def is_full_scale(path):
+  """Whether it starts from a folder of weights that nobody has here."""
+  start = module_of(path).experiment.start
+  weights = getattr(start, "weights", None)
+  return isinstance(weights, models.Folder)
+
+
+FULL_SCALE = [path for path in FILES if is_full_scale(path)]
+SMALL = [path for path in FILES if path not in FULL_SCALE]
+
+
 def shrunk(value):
   """The same experiment with less of everything, and its stages too."""
   if isinstance(value, Trained):
@@ -64,7 +77,16 @@ def shrunk(value):
     fields |= {"rows_per_class": 8, "every": 2}
   if isinstance(value, evaluation.Accuracy):
     fields["every"] = 2
+  if isinstance(value, evaluation.TextSamples):
+    fields |= {"prompts": 4, "every": 2}
+  if isinstance(value, (environments.Sums, data.Preferences)):
+    fields["rows"] = min(value.rows, 4)
+  if isinstance(value, algorithms.PolicyOptimisation):
+    fields["group_size"] = min(value.group_size, 2)
   return type(value)(**fields)
+
+
+EIGHT = jax.devices
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +128,7 @@ def test_variations_parse_and_change_something(path, capsys):
     assert "changed from the file:" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
+@pytest.mark.parametrize("path", SMALL, ids=str)
 def test_two_steps_of_each(path, root):
   experiment = shrunk(module_of(path).experiment)
   outcome = train(experiment, root=root, observers=tiny.watched()[1])
@@ -114,6 +136,22 @@ def test_two_steps_of_each(path, root):
   measured = set(outcome.evaluation)
   bands = module_of(path).experiment.expected
   assert {band.metric for band in bands} <= measured, "measured as promised"
+
+
+@pytest.mark.parametrize("path", FULL_SCALE, ids=str)
+def test_each_full_scale_step_compiles_from_shapes(path, monkeypatch):
+  """Sharded over eight devices, with no weight and no row of data."""
+  monkeypatch.setattr(jax, "devices", EIGHT)
+  experiment = module_of(path).experiment
+  mesh = make_mesh(data=1, fsdp=4, tensor=2)
+  for each in (*(stage.by for stage in stages(experiment)), experiment):
+    compiled = compile_abstractly(each, mesh)
+    params = jax.tree.leaves(compiled.abstract_state.params)
+    held = sum(math.prod(x.sharding.shard_shape(x.shape)) for x in params)
+    whole = sum(x.size for x in params)
+    assert whole > 7e9
+    # All but the norms, and a scale or two, is split over all of them.
+    assert whole / 8 <= held < 1.01 * whole / 8
 
 
 def test_divergence_of_the_paper_is_stopped_by_the_guard(root):

@@ -69,6 +69,7 @@ def reached(labels, written):
   return seen
 
 
+@pytest.mark.slow
 def test_build_files_are_what_the_imports_say():
   assert build_files.differences() == {}, (
     "run: python third_party/build_files.py --write"
@@ -122,6 +123,7 @@ def test_pure_floors_stand_on_jax_and_numpy(package, written):
   assert "//rl_jax:rl_jax" not in below
 
 
+@pytest.mark.slow
 def test_an_import_loads_no_more_than_its_target_reaches(written):
   program = (
     "import sys, rl_jax.losses\n"
@@ -179,6 +181,8 @@ def small(tmp_path):
         "  import tensorflow_datasets\n"
       ),
       "rl_jax/engine/page.css": "",
+      "rl_jax/engine/parts/__init__.py": INIT,
+      "rl_jax/engine/parts/one.py": "import numpy\n",
       "tests/conftest.py": "import pytest\n",
       "tests/engine/test_run.py": "from rl_jax.engine import run\n",
       "tests/test_top.py": "import rl_jax\nrl_jax.train()\n",
@@ -193,13 +197,16 @@ def test_targets_of_a_small_tree(small):
   assert table["//rl_jax:low"].deps == {"//rl_jax:init", "@pypi//jax"}
   assert table["//rl_jax:init"].deps == set()
   engine = table["//rl_jax/engine:engine"]
-  assert engine.srcs == ("__init__.py", "run.py")
+  inner = ("parts/__init__.py", "parts/one.py")
+  assert engine.srcs == ("__init__.py", *inner, "run.py")
   assert engine.data == ("page.css",)
+  assert not [label for label in table if "parts" in label]
   assert engine.deps == {
     "//rl_jax:init",
     "//rl_jax:low",
     "@pypi//array_record",
     "@pypi//importlib_resources",
+    "@pypi//numpy",
     "@pypi//orbax_checkpoint",
     "@pypi//tensorflow_datasets",
   }

@@ -18,6 +18,8 @@ import pytest
 
 import rl_jax
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(rl_jax.__file__).parent
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 

@@ -148,6 +148,7 @@ def fresh(code: str) -> str:
 LOADED = "import sys; print(*{name.partition('.')[0] for name in sys.modules})"
 
 
+@pytest.mark.slow
 def test_pure_floors_load_jax_and_numpy_only() -> None:
   base = set(fresh(f"import jax, jax.numpy; {LOADED}").split())
   pure = ", ".join(f"rl_jax.{name}" for name in PURE)
@@ -157,6 +158,7 @@ def test_pure_floors_load_jax_and_numpy_only() -> None:
   assert "jaxtyping" not in loaded
 
 
+@pytest.mark.slow
 def test_losses_cost_no_more_to_import_than_jax() -> None:
   """CPU seconds within the process, so that a busy machine does not count."""
 
