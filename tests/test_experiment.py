@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from algorithms.language import letters
 from rl_jax.experiment import (
   Band,
   Checkpoint,
@@ -92,6 +93,75 @@ def test_round_trip_through_json(value):
   assert diff(again, experiment) == []
 
 
+def scaled(x, *, by, how=None):
+  return by * x if how is None else by * how(x)
+
+
+PARTIAL = functools.partial(
+  scaled, by=2.0, how=functools.partial(scaled, by=math.inf)
+)
+
+
+def test_partials_of_functions_come_back_as_such():
+  """Functions, keywords, and partials among them; and they still compute."""
+  experiment = holding((PARTIAL, functools.partial(helper)))
+  stored = json.loads(json.dumps(to_dict(experiment)))
+  again = from_dict(stored)
+  assert again.hash == experiment.hash
+  assert diff(again, experiment) == []
+  assert to_dict(again) == stored
+  found = again.model.value[0]
+  assert found.func is scaled
+  assert found.keywords["how"].func is scaled
+  assert found(3.0) == math.inf
+
+
+def test_partials_differ_where_their_keywords_do():
+  inner = functools.partial(scaled, by=4.0)
+  old = holding(PARTIAL)
+  new = holding(functools.partial(scaled, by=3.0, how=inner))
+  assert diff(old, new) == [
+    ("model.value.by", 2.0, 3.0),
+    ("model.value.how.by", math.inf, 4.0),
+  ]
+  assert old.hash != new.hash
+  for other in (
+    functools.partial(helper, by=2.0),
+    functools.partial(scaled, by=2.0),
+    scaled,
+  ):
+    ((path, before, after),) = diff(old, holding(other))
+    assert (path, before, after) == ("model.value", PARTIAL, other)
+    assert holding(other).hash != old.hash
+
+
+def test_the_order_of_keywords_does_not_matter():
+  one = functools.partial(scaled, by=2.0, how=helper)
+  two = functools.partial(scaled, how=helper, by=2.0)
+  assert holding(one).hash == holding(two).hash
+  assert diff(holding(one), holding(two)) == []
+
+
+def test_a_recipe_of_partials_is_the_same_in_another_process():
+  stored = json.dumps(to_dict(letters.experiment()))
+  code = (
+    "import json; from rl_jax.experiment import diff, from_dict, to_dict;"
+    "from algorithms.language import letters; mine = letters.experiment();"
+    "given = from_dict(json.loads(input())); assert diff(mine, given) == [];"
+    "print(mine.hash, given.hash)"
+  )
+  path = [str(HERE), str(HERE.parent)]
+  found = subprocess.run(
+    [sys.executable, "-c", f"import sys; sys.path[:0] = {path}; {code}"],
+    input=stored,
+    capture_output=True,
+    text=True,
+    check=True,
+    env={"PYTHONHASHSEED": "7", "JAX_PLATFORMS": "cpu"},
+  )
+  assert found.stdout.split() == [letters.experiment().hash] * 2
+
+
 def test_a_whole_experiment_round_trips():
   experiment = tiny.experiment(**(IDENTITY | RUN_ONLY))
   assert from_dict(json.loads(json.dumps(to_dict(experiment)))) == experiment
@@ -137,6 +207,7 @@ def test_equal_numbers_hash_alike():
   assert holding("1").hash != holding(1).hash
 
 
+@pytest.mark.slow
 def test_hash_is_twelve_hex_digits_and_the_same_in_another_process():
   code = "from training import tiny; print(tiny.experiment().hash)"
   path = [str(HERE), str(HERE.parent)]

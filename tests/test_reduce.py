@@ -208,6 +208,7 @@ SEGMENT = jnp.array([[7, 7, 7, 3, 3, 0], [5, 5, 5, 5, 5, 0]])
 PACKED_MASK = ~jnp.isnan(PACKED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("divisor", "expected"), [(None, -0.012230), (1.0, -0.384027)]
 )
@@ -222,6 +223,7 @@ def test_token_mean_of_packed_rows_needs_no_ids() -> None:
   assert found.item() == pytest.approx(-0.128009, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_packing_against_a_loop() -> None:
   rng = np.random.default_rng(1)
   loss = rng.normal(size=(4, 9)).astype(np.float32)

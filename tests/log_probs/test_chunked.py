@@ -78,6 +78,7 @@ UNEVEN = {"chunk_tokens": 6, "chunk_vocabulary": 8}
 SCALE = {"temperature": 0.7, "soft_cap": 2.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("vocabulary", "chunk_tokens", "chunk_vocabulary", "scale"),
   [
@@ -121,6 +122,7 @@ def test_against_sums_one_by_one():
     np.testing.assert_allclose(entropy[row, time], nats, **SUMMED)
 
 
+@pytest.mark.slow
 def test_half_precision_is_accumulated_in_float32():
   """Equal to float32 of the same numbers, up to one rounding of gradients."""
   hidden, embedding, *rest = _case(64, time=20, rows=1, width=32)
@@ -197,6 +199,7 @@ def test_logits_of_the_batch_never_exist_forward_or_backward():
   assert max(_sizes(chunked.jaxpr)) == 4096 * 8  # the embedding's gradient
 
 
+@pytest.mark.slow
 def test_planned_memory_does_not_grow_with_the_vocabulary():
   chunks = {"chunk_tokens": 64, "chunk_vocabulary": 128}
   planned = []
@@ -223,11 +226,13 @@ def sharded():
   return program(*placed), _chunked(*case, **options), program.as_text()
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_same(sharded):
   found, expected, _ = sharded
   _same(found, expected)
 
 
+@pytest.mark.slow
 def test_sharded_embedding_is_not_gathered(sharded):
   """No device ever holds the other devices' part of the vocabulary."""
   found, _, text = sharded

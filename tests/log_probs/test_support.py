@@ -199,6 +199,7 @@ class TestRatiosByEnumeration:
     assert 1 < mask.sum() < 5
     return mask
 
+  @pytest.mark.slow
   def test_within_the_behaviours_set_is_unbiased(self):
     """Value and gradient of E_pi[R], pi renormalised on the kept entries."""
     b, log_b = self.drawn()
@@ -223,6 +224,7 @@ class TestRatiosByEnumeration:
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
     np.testing.assert_allclose(found[1], expected[1], atol=1e-6)
 
+  @pytest.mark.slow
   def test_unaware_ratios_are_biased(self):
     """Full softmax on both sides: they do not even average to one."""
     b, _ = self.drawn()

@@ -473,6 +473,7 @@ def test_decoupled_clips_by_one_policy_and_weighs_by_another():
   np.testing.assert_array_equal(found.clipped, near.clipped)
 
 
+@pytest.mark.slow
 def test_decoupled_is_unbiased_by_enumeration():
   """Near the proximal policy, its expected gradient is the true one."""
   behaviour = jnp.array([0.2, 0.2, 0.6])

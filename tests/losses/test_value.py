@@ -213,6 +213,7 @@ def test_explained_variance_of_constant_targets_is_zero():
   assert losses.explained_variance(one, one, ~kept).fraction() == 0.0
 
 
+@pytest.mark.slow
 def test_a_critic_learns_the_mean_by_either_loss():
   """Minimum of the expected loss over returns -1 and 2, equally likely."""
   returns, kept = jnp.array([-1.0, 2.0]), jnp.ones(2, bool)

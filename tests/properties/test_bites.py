@@ -12,6 +12,8 @@ from properties import checks, splits, subjects
 from rl_jax import masks
 from rl_jax.reduce import Total
 
+pytestmark = pytest.mark.slow
+
 # The shapes of the house, short enough to write broken functions with.
 Rows = Float[Array, "*batch"]
 Tokens = Float[Array, "*batch time"]

@@ -8,23 +8,13 @@ from properties import checks, criteria, splits, subjects
 
 SUBJECTS, UNKNOWN = subjects.all_subjects()
 REDUCTIONS = tuple(subjects.reductions())
-# The first choice of each function's options; the others are a sweep.
-FIRST = {subject.function: subject for subject in reversed(SUBJECTS)}
 
 
-def marks(subject: subjects.Subject) -> tuple[pytest.MarkDecorator, ...]:
-  return () if FIRST[subject.function] is subject else (pytest.mark.slow,)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("promise", "subject"),
   [
-    pytest.param(
-      promise,
-      subject,
-      id=f"{promise.name}-{subject.name}",
-      marks=marks(subject),
-    )
+    pytest.param(promise, subject, id=f"{promise.name}-{subject.name}")
     for promise in checks.PROPERTIES
     for subject in SUBJECTS
     if promise.applies(subject)
