@@ -146,7 +146,7 @@ def easylm_reward_model(
     optimiser=AdamW(
       learning_rate=1e-5,
       warm_up_steps=warm_up,
-      linear_steps=(updates - warm_up) * 10 // 9,
+      linear_steps=round((updates - warm_up) / 0.9),
       weight_decay=0.0,
     ),
     micro_batches=16,

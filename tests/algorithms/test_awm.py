@@ -110,7 +110,7 @@ def test_an_update_is_that_of_the_paper(updates, behaviour, micro_batches):
   memory["base"] = moved(state.params, seed=1)
   memory["slow"] = moved(state.params, seed=2)
   state = state._replace(memory=memory)
-  new, metrics = jax.jit(parts.update)(state, batch)
+  new, metrics = jax.jit(parts.update)(state, parts.frozen, batch)
 
   acting = memory["slow"] if behaviour == "slow" else state.params
   losses = [
@@ -140,13 +140,13 @@ def test_both_ratio_levels_have_one_gradient_on_policy():
   found = []
   for level in ("element", "sample"):
     parts, state, batch = first(with_algorithm(ratio_level=level))
-    found.append(jax.jit(parts.update)(state, batch)[0].params)
+    found.append(jax.jit(parts.update)(state, parts.frozen, batch)[0].params)
   close(*found, rtol=1e-5)
 
 
 def test_loss_of_the_first_step_is_minus_the_mean_advantage():
   parts, state, batch = first(with_algorithm())
-  _, metrics = jax.jit(parts.update)(state, batch)
+  _, metrics = jax.jit(parts.update)(state, parts.frozen, batch)
   assert metrics["first_ratio"].mean().item() == 1.0
   assert metrics["loss/kl_base"].mean().item() == 0.0
   assert metrics["loss/kl_slow"].mean().item() == 0.0
@@ -173,7 +173,7 @@ def forward_passes(algorithm):
   items = {"condition": jax.ShapeDtypeStruct((4,), jnp.int32)}
   batch = jax.eval_shape(parts.collect, state, parts.frozen, items)
   CALLS.clear()
-  jax.make_jaxpr(parts.update)(state, batch)
+  jax.make_jaxpr(parts.update)(state, parts.frozen, batch)
   return len(CALLS), set(state.memory)
 
 
@@ -252,7 +252,7 @@ def test_an_experiment_without_a_reward_is_refused():
 def test_a_constant_slow_copy():
   algorithm = {"slow": SlowCopy(slope=float("inf"), maximum=0.25)}
   parts, state, batch = first(with_algorithm(**algorithm))
-  new, _ = jax.jit(parts.update)(state, batch)
+  new, _ = jax.jit(parts.update)(state, parts.frozen, batch)
   expected = jax.tree.map(
     lambda old, now: 0.25 * old + 0.75 * now, state.params, new.params
   )

@@ -95,7 +95,7 @@ def test_two_updates_are_those_of_the_paper(kl, fraction, micro_batches):
   parts, state, batch = first(experiment)
   memory = dict(state.memory) | {"base": moved(state.params)}
   state = state._replace(memory=memory)
-  new, metrics = jax.jit(parts.update)(state, batch)
+  new, metrics = jax.jit(parts.update)(state, parts.frozen, batch)
 
   advantage = jnp.asarray(advantages(batch, clip=5.0), jnp.float32)
   order = np.asarray(jax.random.permutation(step_key(state, 1), 16))
@@ -118,10 +118,10 @@ def test_the_history_of_a_prompt_outlives_the_step():
   parts, state, batch = first(experiment)
   assert state.memory["advantage"].count.tolist() == [0] * 6
   update, collect = jax.jit(parts.update), jax.jit(parts.collect)
-  one, metrics = update(state, batch)
+  one, metrics = update(state, parts.frozen, batch)
   assert one.memory["advantage"].count.tolist() == [4] * 6
   again = collect(one, parts.frozen, {"condition": batch.condition[::4]})
-  two, later = update(one, again)
+  two, later = update(one, parts.frozen, again)
   history = two.memory["advantage"]
   assert history.count.tolist() == [8] * 6
   old = np.asarray(batch.reward).reshape(6, 4)
@@ -161,7 +161,7 @@ def forward_passes(algorithm):
   items = {"condition": jax.ShapeDtypeStruct((4,), jnp.int32)}
   batch = jax.eval_shape(parts.collect, state, parts.frozen, items)
   CALLS.clear()
-  jax.make_jaxpr(parts.update)(state, batch)
+  jax.make_jaxpr(parts.update)(state, parts.frozen, batch)
   return len(CALLS), set(state.memory)
 
 
@@ -181,9 +181,9 @@ def test_the_average_moves_when_it_is_due():
     with_algorithm(average=Average(maximum=0.9, every=2))
   )
   update = jax.jit(parts.update)
-  one, _ = update(state, batch)
+  one, _ = update(state, parts.frozen, batch)
   close(one.memory["average"], state.params, rtol=0, atol=0)
-  two, _ = update(one, batch)
+  two, _ = update(one, parts.frozen, batch)
   decay = 5 / 14
   close(
     two.memory["average"],

@@ -66,7 +66,7 @@ def test_a_step_changes_every_part_of_a_transformer():
   update = jax.jit(parts.update)
   before, norms = state.params, []
   for _ in range(3):
-    state, metrics = update(state, batch)
+    state, metrics = update(state, parts.frozen, batch)
     norms.append(float(metrics["gradient_norm"].mean()))
   assert all(np.isfinite(norms))
   assert min(norms) > 0
@@ -89,7 +89,9 @@ def test_a_large_one_is_lowered_without_an_array():
   items = {"condition": jax.ShapeDtypeStruct((4,), jnp.int32)}
   batch = jax.eval_shape(parts.collect, shapes, parts.frozen, items)
   with jax.set_mesh(mesh):
-    lowered = jax.jit(parts.update, donate_argnums=0).lower(placed, batch)
+    lowered = jax.jit(parts.update, donate_argnums=0).lower(
+      placed, parts.frozen, batch
+    )
   assert "sharding" in lowered.as_text()
   largest = max((x.nbytes for x in jax.live_arrays()), default=0)
   assert largest < 64 * 2**20

@@ -3,7 +3,6 @@ import sys
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from rl_jax.data import Digits, digits, digits_builder
 
@@ -38,6 +37,9 @@ def record(folder, split):
 
 
 def test_splits_are_the_digits_of_scikit_learn_in_the_fixed_order(copied):
+  # Here, because it takes seconds to import.
+  from sklearn.datasets import load_digits
+
   pixels, label = load_digits(return_X_y=True)
   order = np.random.RandomState(0).permutation(1797)
   train, test = everything("train"), everything("test")

@@ -38,7 +38,7 @@ def alone(experiment, program, seed):
       shuffle=experiment.data.shuffle,
     )
     batch = collect(state, program.frozen, source[indices])
-    state, _ = update(state, batch)
+    state, _ = update(state, program.frozen, batch)
   return state
 
 

@@ -137,7 +137,7 @@ def test_without_a_reference_it_is_the_log_prob_itself():
 
 
 @pytest.mark.parametrize(
-  "model", [letters.MODEL, letters.LORA], ids=["whole", "lora"]
+  "model", [letters.BIGRAM, letters.LORA], ids=["whole", "lora"]
 )
 def test_the_first_margin_is_zero(model):
   made = begun(pairs.DPO, pairs.preferences(), model=model)
