@@ -9,8 +9,9 @@ and memory, and the rows without a verdict left out and counted. What is
 learned is small: to do what the docstring says. It starts from code_sft.py,
 which is trained first; held-out functions share none with training. For
 HumanEval itself the task is `rl_jax.environments.Programs`.
-Time: TIME
-Expected: held-out functions that pass from about 50 % to at least 80 %.
+Time: about 1 minute on 2 cores, and 1 to 2 more for the warm start.
+Expected: held-out functions that pass from about 40 % to at least 80 %;
+measured, one seed: .42 to .89 (95 % interval .036), .82 after 20 steps.
 Variations: --algorithm.group-size 16 compares more completions of a function;
 --reward.workers 8 runs more programs at one time.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 from experiments import recipes
 from experiments.language import code_sft
 from rl_jax import algorithms
-from rl_jax.experiment import Checkpoints, Experiment, Trained
+from rl_jax.experiment import Band, Checkpoints, Experiment, Trained
 from rl_jax.training.optimisers import AdamW
 
 experiment = Experiment(
@@ -38,4 +39,5 @@ experiment = Experiment(
   start=Trained(by=code_sft.experiment),
   steps=60,
   checkpoints=Checkpoints(every=30),
+  expected=(Band(metric="evaluation/reward", low=0.80),),
 )

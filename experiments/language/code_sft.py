@@ -3,10 +3,10 @@
   rl-jax train experiments/language/code_sft.py
 
 What it shows: supervised fine-tuning from scratch on completions in characters
-of Python, of which 45 % do what their docstring says and 5 % call themselves
-for ever: the warm start of code_humaneval_shape.py.
-Time: TIME
-Expected: about half of held-out functions pass their tests.
+of Python, of which fewer than half do what their docstring says and 5 % call
+themselves for ever: the warm start of code_humaneval_shape.py.
+Time: 1 to 2 minutes on 2 cores.
+Expected: about 40 % of held-out functions pass their tests (measured: .42).
 Variations: --steps 100 does not know yet which letters to copy;
 --algorithm.optimiser.learning-rate 1e-3 is slower.
 """

@@ -9,8 +9,9 @@ be expected; advantages are generalised, rows are used twice, and k1 to the
 policy at the start is taken from the reward. The critic's body begins as the
 policy's; for five steps only the critic learns. `explained_variance` says how
 much of the returns it accounts for.
-Time: TIME
-Expected: held-out sums right from about 40 % to at least 60 %.
+Time: about 3 minutes on 2 cores, the warm start included.
+Expected: held-out sums right from about 40 % to at least 70 %; measured, one
+seed: .40 to .80 (95 % interval .035), .64 after 20 steps already.
 Variations: --algorithm.critic.from-policy False has a critic from scratch;
 --algorithm.critic.warm-up 0 lets a critic that knows nothing advise.
 """
@@ -55,4 +56,5 @@ experiment = e.Experiment(
   start=e.Trained(by=chain_sum_sft.experiment),
   steps=100,
   checkpoints=e.Checkpoints(every=50),
+  expected=(e.Band(metric="evaluation/reward", low=0.70),),
 )

@@ -21,6 +21,7 @@ from rl_jax.algorithms.responses import (
   response_hidden,
 )
 from rl_jax.divergences import categorical_kl
+from rl_jax.evaluation import TextSamples
 from rl_jax.experiment import Trained
 from rl_jax.reduce import Total
 from rl_jax.sampling import Autoregressive
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
   from jaxtyping import Array, Float, PyTree
 
-  from rl_jax.evaluation import TextSamples
   from rl_jax.training.state import Program, State
 
 __all__ = ["Agreement", "ByCategory", "Compared", "Comparisons"]

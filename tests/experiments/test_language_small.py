@@ -115,10 +115,13 @@ def test_first_update_is_the_whitened_policy_gradient():
 def test_value_loss_has_the_weight_and_clip_of_the_recipe():
   recipe = language_recipes.easylm_ppo
   given = batch(jnp.array([1.5, 0.5]))
-  given = given._replace(value=given.value + 1.0)
+  before = jnp.array([[1.0, 1.2]] * 2)
+  value = before + 1.0
+  given = given._replace(value=value, behaviour_value=before)
   signals = recipe.signals(given, num_groups=2)
-  free = jnp.square(given.value - signals.target)
-  near = jnp.square(given.behaviour_value + 0.2 - signals.target)
+  assert signals.target is not None
+  free = jnp.square(value - signals.target)
+  near = jnp.square(before + 0.2 - signals.target)
   wanted = 0.1 * 0.5 * jnp.maximum(free, near).mean()
   found = recipe.terms(given, signals).value.mean()
   np.testing.assert_allclose(found, wanted, rtol=1e-5)
@@ -130,12 +133,14 @@ def test_losses_of_preferences_at_the_start():
   np.testing.assert_allclose(equal, np.log(2), rtol=1e-6)
 
   def loss(pair):
-    return logistic_preference_loss(*pair, kept, beta=0.1).sum()
+    chosen, rejected = pair
+    return logistic_preference_loss(chosen, rejected, kept, beta=0.1).sum()
 
   chosen, rejected = jax.grad(loss)((jnp.arange(3.0), zero))
   np.testing.assert_array_equal(chosen, -rejected)
 
 
+@pytest.mark.slow
 def test_a_critic_that_starts_as_the_judge_says_its_score_at_the_end():
   model = models.ScalarHead(
     body=dataclasses.replace(unpacking_stages.MODEL, layers=1, mlp=8)
@@ -153,7 +158,8 @@ def test_recipes_are_the_papers_and_survive_storage():
   recipe = language_recipes.easylm_ppo
   assert isinstance(recipe.credit, Generalized)
   assert recipe.credit.kl_weight == 0.05
-  assert language_recipes.easylm_ppo_large_judge.credit.kl_weight == 0.0325
+  large = language_recipes.easylm_ppo_large_judge.credit
+  assert large == dataclasses.replace(recipe.credit, kl_weight=0.0325)
   reward_model = unpacking_stages.reward_model(seed=0, flips=0.1, pairs=2560)
   ppo = language_recipes.unpacking_ppo(
     critic=unpacking_stages.SCORER,
@@ -164,12 +170,16 @@ def test_recipes_are_the_papers_and_survive_storage():
   assert diff(from_dict(json.loads(json.dumps(to_dict(ppo)))), ppo) == []
   dpo = language_recipes.easylm_dpo(pairs=60_000)
   rate = dpo.optimiser.schedule()
-  np.testing.assert_allclose([rate(562), rate(5625)], [5e-7, 0], atol=1e-12)
+  np.testing.assert_allclose(
+    np.array([rate(562), rate(5625)]), [5e-7, 0], atol=1e-12
+  )
   judge = language_recipes.easylm_reward_model(
     pairs=60_000, body=unpacking_stages.Trained(by=reward_model)
   )
   rate = judge.optimiser.schedule()
-  np.testing.assert_allclose([rate(3), rate(117)], [1e-5, 1e-6], rtol=0.03)
+  np.testing.assert_allclose(
+    np.array([rate(3), rate(117)]), [1e-5, 1e-6], rtol=0.03
+  )
 
 
 def test_what_cannot_be_is_refused():
@@ -255,6 +265,7 @@ def compared():
   return pairs
 
 
+@pytest.mark.slow
 def test_labels_follow_the_gold_reward_and_are_turned_round(compared):
   _, sure = compared(sharpness=1e6)
   assert (sure >= 0).all()
@@ -267,6 +278,7 @@ def test_labels_follow_the_gold_reward_and_are_turned_round(compared):
     compared(flips=0.6)
 
 
+@pytest.mark.slow
 def test_pairs_are_a_fixed_data_set(compared):
   whole, gap = compared()
   part, own = compared(rows=slice(10, 14))

@@ -20,6 +20,8 @@ from rl_jax.models import Characters
 from rl_jax.sampling import Autoregressive
 from sampling.chains import Chain, fixed
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("tokenizers", reason="needs the extra `language`")
 
 LETTERS = Characters(alphabet="abcdefgh", eos="<end>")

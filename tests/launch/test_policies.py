@@ -21,6 +21,8 @@ from rl_jax.training.checkpoints import CheckpointError, Store
 from rl_jax.training.optimisers import AdamW
 from rl_jax.training.state import State
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("tokenizers", reason="needs the extra `language`")
 
 FIXTURES = Path(__file__).parents[1] / "models" / "fixtures"

@@ -16,6 +16,8 @@ from rl_jax.log_probs import (
   token_log_prob,
 )
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 6
 PLAIN = {"temperature": 1.0, "soft_cap": None}
 STATIC = ("chunk_tokens", "chunk_vocabulary", "temperature", "soft_cap")

@@ -16,6 +16,8 @@ from rl_jax.training.sharding import (
   unsharded,
 )
 
+pytestmark = pytest.mark.slow
+
 TINY = FlowTransformer(
   height=4,
   width_pixels=6,

@@ -11,6 +11,8 @@ import pytest
 
 from rl_jax import models
 
+pytestmark = pytest.mark.slow
+
 BODY = models.Decoder(
   vocabulary=7,
   width=8,

@@ -12,6 +12,8 @@ from rl_jax.models.tokenizer import Tokenizer
 from rl_jax.sampling import Autoregressive, Trie, generate, smallest_bucket
 from sampling.chains import CALLS, Chain, fixed
 
+pytestmark = pytest.mark.slow
+
 CHAIN = Chain(vocabulary=10, context=20)
 SAMPLER = Autoregressive(length=4, end=(9,))
 TEXTS = ("ab", "c", "abcdefg", "hgf", "de", "aaaaa")

@@ -5,6 +5,8 @@ import pytest
 from rl_jax.sampling import Trie
 from rl_jax.sampling.stops import NONE, stop_table, stopped
 
+pytestmark = pytest.mark.slow
+
 SEQUENCES = [(5, 1), (5, 2, 0), (7,), (5, 2, 3), (0, 5, 1)]
 
 

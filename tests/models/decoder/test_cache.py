@@ -8,6 +8,8 @@ import pytest
 
 from models.decoder.conftest import FULL
 
+pytestmark = pytest.mark.slow
+
 
 @functools.partial(jax.jit, static_argnums=0)
 def extend(model, params, token, segment, cache):

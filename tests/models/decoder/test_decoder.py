@@ -16,6 +16,8 @@ from rl_jax.training.sharding import (
   unsharded,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @functools.partial(jax.jit, static_argnums=0)
 def run(model, params, token, segment):

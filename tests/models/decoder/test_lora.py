@@ -8,6 +8,8 @@ import pytest
 from models.decoder.conftest import FULL, PLAIN, randomised
 from rl_jax.models.decoder_lora import Lora
 
+pytestmark = pytest.mark.slow
+
 EVERY = ("query", "key", "value", "out", "gate", "up", "down")
 MODEL = dataclasses.replace(FULL, lora=Lora(rank=2, alpha=6.0, targets=EVERY))
 
