@@ -10,6 +10,10 @@ and allocate, are left out. Each trainer has the machine for itself, in turn;
 TRL and Tunix run in their own environments, in processes of their own, as
 their authors made them. The claim is half of the seconds of either.
 
+A processor's seconds are told too, of all threads together. Threads that wait
+for each other may spin, so on a machine that others use neither is fair; where
+it has to be, give all of them one core (taskset -c 0) and read the processor's.
+
     python -m experiments.benchmarks.language_step               some minutes
     python -m experiments.benchmarks.language_step --quick       a minute
     python -m experiments.benchmarks.language_step --trl-python PATH \
@@ -96,12 +100,13 @@ class Seen(NamedTuple):
 
   Attributes:
     name: of the trainer, with versions.
-    seconds: of each step, the first ones included.
+    seconds: of each step, the first ones included: elapsed, and of the
+      processor, all threads together.
     load: load average of the last minute, before it began.
   """
 
   name: str
-  seconds: list[float]
+  seconds: list[Sequence[float]]
   load: float
 
 
@@ -243,14 +248,16 @@ def different(completions: Sequence[str], **_: Any) -> list[float]:
   return [float(len(set(text))) for text in completions]
 
 
-def _ours(size: Size, folder: pathlib.Path) -> tuple[str, list[float]]:
+def _ours(
+  size: Size, folder: pathlib.Path
+) -> tuple[str, list[Sequence[float]]]:
   """This project's name and the seconds of its steps."""
   own = experiment(size, folder)
   mesh = make_mesh(devices=jax.devices()[:1])
   compiled = compile_experiment(own, mesh, root=folder.parent)
   state = jax.block_until_ready(compiled.init())
   source, cursor = own.data.source(), start()
-  ends = [time.perf_counter()]
+  ends = [(time.perf_counter(), time.process_time())]
   for _ in range(size.steps):
     indices, cursor = take(
       len(source),
@@ -262,8 +269,10 @@ def _ours(size: Size, folder: pathlib.Path) -> tuple[str, list[float]]:
     batch = compiled.collect(state, compiled.put(source[indices]))
     state, metrics = compiled.update(state, batch)
     jax.block_until_ready((state, metrics))
-    ends.append(time.perf_counter())
-  return f"rl_jax, jax {metadata.version('jax')}", np.diff(ends).tolist()
+    ends.append((time.perf_counter(), time.process_time()))
+  return f"rl_jax, jax {metadata.version('jax')}", np.diff(
+    ends, axis=0
+  ).tolist()
 
 
 def _work(size: Size, folder: pathlib.Path) -> dict[str, Any]:
@@ -280,7 +289,7 @@ def _work(size: Size, folder: pathlib.Path) -> dict[str, Any]:
 
 def _asked(
   python: pathlib.Path, name: str, work: dict[str, Any]
-) -> tuple[str, list[float]]:
+) -> tuple[str, list[Sequence[float]]]:
   """The same of another trainer, which works in a process of its own."""
   script = pathlib.Path(__file__).with_name(_PEERS[name])
   done = subprocess.run(
@@ -307,18 +316,21 @@ def _table(
   lines = [
     f"{size.model}, {rows} responses of {size.length} tokens to"
     f" {size.prompts} prompts, float32, all parameters; {counted} steps after"
-    f" {size.warm_up}; {jax.devices()[0].device_kind}, {os.cpu_count()} cores",
-    f"{'seconds of a step':34}{'median':>9}{'least':>9}{'most':>9}"
-    f"{'ours is':>10}{'first':>9}{'load':>7}",
+    f" {size.warm_up}; {jax.devices()[0].device_kind}, {_cores()} of"
+    f" {os.cpu_count()} cores",
+    f"{'seconds of a step':31}{'median':>8}{'least':>8}{'most':>8}{'':9}"
+    f"{'CPU':>8}{'':9}{'first':>8}{'load':>6}",
   ]
-  medians = []
+  medians, processor = [], []
   for one in found:
-    seconds = one.seconds[size.warm_up :]
+    seconds, own = zip(*one.seconds[size.warm_up :], strict=True)
     medians.append(statistics.median(seconds))
-    times = medians[-1] / medians[0]
+    processor.append(statistics.median(own))
     lines.append(
-      f"{one.name:34}{medians[-1]:9.3f}{min(seconds):9.3f}{max(seconds):9.3f}"
-      f"{times:9.2f}x{one.seconds[0]:9.2f}{one.load:7.2f}"
+      f"{one.name:31}{medians[-1]:8.3f}{min(seconds):8.3f}{max(seconds):8.3f}"
+      f"{medians[-1] / medians[0]:8.2f}x{processor[-1]:8.3f}"
+      f"{processor[-1] / processor[0]:8.2f}x{one.seconds[0][0]:8.2f}"
+      f"{one.load:6.2f}"
     )
   lines += [f"{name}: skipped, give --{name}-python" for name in skipped]
   holds = all(peer >= _CLAIM * medians[0] for peer in medians[1:])
@@ -326,6 +338,12 @@ def _table(
     verdict = "holds" if holds else "does not hold"
     lines.append(f"at least {_CLAIM} times as fast as each: {verdict} here")
   return lines, holds
+
+
+def _cores() -> int:
+  """How many cores this process may use; all where nobody can say."""
+  ask = getattr(os, "sched_getaffinity", None)
+  return len(ask(0)) if ask else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

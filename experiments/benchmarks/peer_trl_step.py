@@ -28,7 +28,8 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
       `length`, their tokens; `steps`; `learning_rate`.
 
   Returns:
-    `name`, with versions, and `seconds` of each step.
+    `name`, with versions, and of each step `seconds`, elapsed and of the
+    processor.
   """
   torch: Any = importlib.import_module("torch")
   transformers: Any = importlib.import_module("transformers")
@@ -38,10 +39,10 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
 
   class Clock(transformers.TrainerCallback):
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-      ends.append(time.perf_counter())
+      ends.append((time.perf_counter(), time.process_time()))
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-      ends.append(time.perf_counter())
+      ends.append((time.perf_counter(), time.process_time()))
 
   def different(completions: list[str], **_: Any) -> list[float]:
     return [float(len(set(text))) for text in completions]
@@ -81,7 +82,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
     callbacks=[Clock()],
   )
   trainer.train()
-  seconds = [b - a for a, b in itertools.pairwise(ends)]
+  seconds = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(ends)]
   return {
     "name": f"trl {trl.__version__}, torch {torch.__version__}",
     "seconds": seconds,

@@ -28,7 +28,8 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
     work: as `peer_trl_step.measure` takes it.
 
   Returns:
-    `name`, with versions, and `seconds` of each step.
+    `name`, with versions, and of each step `seconds`, elapsed and of the
+    processor.
   """
   jax: Any = importlib.import_module("jax")
   numpy: Any = importlib.import_module("numpy")
@@ -80,7 +81,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
     # A batch is asked for when the update before it has been sent off; the
     # sampling after it waits for that, so differences are whole steps.
     for step in range(work["steps"]):
-      ends.append(time.perf_counter())
+      ends.append((time.perf_counter(), time.process_time()))
       first = step * work["rows"]
       texts = work["prompts"][first : first + work["rows"]]
       yield {"prompts": numpy.array(texts)}
@@ -92,11 +93,13 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
   )
   learner.train(batches())
   jax.block_until_ready(jax.tree.leaves(_state(cluster.actor_trainer.model)))
-  ends.append(time.perf_counter())
+  ends.append((time.perf_counter(), time.process_time()))
   versions = [metadata.version(name) for name in ("google-tunix", "jax")]
   return {
     "name": "tunix {}, jax {}".format(*versions),
-    "seconds": [b - a for a, b in itertools.pairwise(ends)],
+    "seconds": [
+      (b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(ends)
+    ],
   }
 
 

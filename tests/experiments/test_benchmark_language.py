@@ -92,11 +92,11 @@ def test_a_peer_is_given_the_work_and_its_answer_is_read(tmp_path):
     "work = json.load(sys.stdin)\n"
     "assert os.environ['HF_HUB_OFFLINE'] == '1'\n"
     "name = sys.argv[1] + sys.argv[2].rpartition('/')[2]\n"
-    "print(json.dumps({'name': name, 'seconds': [work['steps']]}))\n",
+    "print(json.dumps({'name': name, 'seconds': [[work['steps'], 0]]}))\n",
   )
   work = language_step._work(SIZE, tmp_path / "model")
   found = language_step._asked(peer, "trl", work)
-  assert found == ("-Ipeer_trl_step.py", [2])
+  assert found == ("-Ipeer_trl_step.py", [[2, 0]])
 
 
 @pytest.mark.slow
@@ -111,12 +111,15 @@ def test_a_peer_that_fails_is_an_error_with_its_words(tmp_path):
 def test_the_claim_is_about_medians_after_the_first_steps(slower, holds):
   size = dataclasses.replace(SIZE, steps=4)
   found = [
-    language_step.Seen("ours", [9.0, 1.0, 1.0, 7.0], 0.5),
-    language_step.Seen("trl", [0.0, slower, slower, 0.0], 0.5),
+    language_step.Seen("ours", [(x, 3.0) for x in (9, 7, 1, 1)], 0.5),
+    language_step.Seen("trl", [(x, 9.0) for x in (0, 0, slower, slower)], 0.5),
   ]
   lines, seen = language_step._table(size, found, ["tunix"])
   assert seen is holds
-  assert f"{slower:.2f}x" in lines[3]
+  assert [word for word in lines[3].split() if word.endswith("x")] == [
+    f"{slower:.2f}x",
+    "3.00x",
+  ]
   assert "--tunix-python" in lines[4]
   assert lines[-1].endswith("holds here" if holds else "does not hold here")
 

@@ -67,7 +67,6 @@ def test_only_rows_without_an_end_are_replaced_and_rewards_add_up():
 
 
 def batch(reward, *, log_prob=None):
-  reference = jnp.zeros((2, 2))
   return PolicyBatch(
     log_prob=LOG_RATIO if log_prob is None else log_prob,
     behaviour_log_prob=LOG_RATIO,
@@ -75,7 +74,7 @@ def batch(reward, *, log_prob=None):
     reward=reward,
     group=jnp.arange(2),
     valid=jnp.ones(2, bool),
-    reference_log_prob=reference,
+    reference_log_prob=jnp.zeros((2, 2)),
     value=jnp.array([[1.0, 1.2]] * 2),
     behaviour_value=jnp.array([[1.0, 1.2]] * 2),
   )
@@ -202,10 +201,10 @@ def test_gold_reward_of_texts_is_that_of_arrays():
   completions = ["3456734", "4321043", "33333333", "333=3"]
   found = unpacking_task.gold_of_texts(prompts=prompts, completions=completions)
   np.testing.assert_allclose(found, [1.0, 1.0, 7 / 8, 4 / 7])
-  ids = unpacking_task.VOCABULARY.load()
+  encode = unpacking_task.VOCABULARY.load().encode
   token = np.full((4, unpacking_task.LENGTH), unpacking_task.END)
   for row, text in enumerate(completions):
-    token[row, : len(text)] = ids.encode(text)
+    token[row, : len(text)] = encode(text)
   mask = np.arange(unpacking_task.LENGTH) <= [[len(t)] for t in completions]
   digits = jnp.array([[int(d) for d in text[:-1]] for text in prompts])
   on_device = unpacking_task.gold(digits, jnp.array(token), jnp.array(mask))
