@@ -57,7 +57,7 @@ class Store:
     self.directory = Path(directory).absolute()
     self._writing: int | None = None
     self._quiet = ExitStack()
-    self._quiet.enter_context(_quiet())
+    self._quiet.enter_context(_HOOKS.quiet())
     self._manager = ocp.CheckpointManager(
       self.directory,
       options=ocp.CheckpointManagerOptions(
@@ -276,37 +276,62 @@ def _sums(x: jax.Array) -> UInt32[Array, "2"]:
   return jnp.stack([jnp.sum(words * k, dtype=jnp.uint32) for k in odd])
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
+class _Hooks:
   """Keeps threads of Orbax from printing dozens of tracebacks.
 
-  They are about the one failure that the caller is told of in one line.
+  They are about the one failure that the caller is told of in one line. There
+  is one of these for good, since hooks belong to the whole process: the
+  interpreter calls a hook that it holds no reference to, from threads that
+  nobody waits for, so one that is made anew and dropped would be called when
+  it is gone.
   """
-  logs = [logging.getLogger(name) for name in ("asyncio", "absl")]
-  thread_hook, object_hook = threading.excepthook, sys.unraisablehook
 
-  def in_thread(what: threading.ExceptHookArgs) -> None:
+  def __init__(self) -> None:
+    self._users = 0
+    self._thread_hook, self._object_hook = (
+      threading.excepthook,
+      sys.unraisablehook,
+    )
+    self._logs = [logging.getLogger(name) for name in ("asyncio", "absl")]
+
+  @contextmanager
+  def quiet(self) -> Iterator[None]:
+    """As long as anybody is in here."""
+    if self._users == 0:
+      self._thread_hook = threading.excepthook
+      self._object_hook = sys.unraisablehook
+      threading.excepthook, sys.unraisablehook = _in_thread, _in_object
+      for log in self._logs:
+        log.addFilter(_worth)
+    self._users += 1
+    try:
+      yield
+    finally:
+      gc.collect()  # Half-read arrays complain when they are collected.
+      self._users -= 1
+      if self._users == 0:
+        threading.excepthook = self._thread_hook
+        sys.unraisablehook = self._object_hook
+        for log in self._logs:
+          log.removeFilter(_worth)
+
+  def in_thread(self, what: threading.ExceptHookArgs) -> None:
     if not type(what.thread).__module__.startswith("orbax."):
-      thread_hook(what)
+      self._thread_hook(what)
 
-  def in_object(what: Any) -> None:
+  def in_object(self, what: Any) -> None:
     if "Event loop is closed" not in str(what.exc_value):
-      object_hook(what)
+      self._object_hook(what)
 
-  def worth(record: logging.LogRecord) -> bool:
-    ours = "/orbax/" in record.pathname and record.levelno >= logging.ERROR
-    return not ours and "never retrieved" not in record.getMessage()
 
-  for log in logs:
-    log.addFilter(worth)
-  threading.excepthook, sys.unraisablehook = in_thread, in_object
-  try:
-    yield
-  finally:
-    gc.collect()  # Half-read arrays complain when they are collected.
-    threading.excepthook, sys.unraisablehook = thread_hook, object_hook
-    for log in logs:
-      log.removeFilter(worth)
+def _worth(record: logging.LogRecord) -> bool:
+  ours = "/orbax/" in record.pathname and record.levelno >= logging.ERROR
+  return not ours and "never retrieved" not in record.getMessage()
+
+
+_HOOKS = _Hooks()
+# Bound once: every access would make another one.
+_in_thread, _in_object = _HOOKS.in_thread, _HOOKS.in_object
 
 
 def _first_line(error: Exception) -> str:
