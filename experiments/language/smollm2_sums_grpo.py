@@ -7,7 +7,9 @@ all products, sums of two numbers below 100 behind one example, and the same
 program as for the tiny decoder. Evaluated greedily on 200 sums that are not
 trained on.
 Time: under 20 minutes on 2 cores.
-Expected: held-out accuracy rises by more than its 95 % interval.
+Expected: held-out accuracy rises by more than its 95 % interval; measured, one
+seed: .300 (interval .064) to .595 (.068), .48 after 20 steps, in 12 minutes on
+a machine that was not idle.
 Variations: --algorithm.group-size 4 is faster and noisier;
 --algorithm.optimiser.learning-rate 1e-4 is slower and safer.
 """

@@ -55,6 +55,7 @@ class Store:
     read_only: bool = False,
   ) -> None:
     self.directory = Path(directory).absolute()
+    self._keep, self._keep_every = keep, keep_every
     self._writing: int | None = None
     self._quiet = ExitStack()
     self._quiet.enter_context(_HOOKS.quiet())
@@ -130,6 +131,17 @@ class Store:
       self._manager.check_for_errors()
     except Exception as error:
       raise self._not_written(error) from error
+
+  def prune(self) -> None:
+    """Removes what should not be kept, where a kill came before that was done.
+
+    A save removes older checkpoints once it is complete; a run that is killed
+    between the two after its last save has no later one to do so.
+    """
+    complete = sorted(self._manager.all_steps())
+    for step in complete[: -self._keep]:
+      if self._keep_every is None or step % self._keep_every:
+        self._manager.delete(step)
 
   def restore(
     self, like: State, *, step: int | None = None

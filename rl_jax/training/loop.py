@@ -173,6 +173,7 @@ def run_loop(
           _save(store, step, state, plan, watch, observers)
       watch.flush()
       store.wait()
+      store.prune()
     except BaseException as error:
       collapsed = isinstance(error, doctor.Collapse)
       told = _with_last_good(error, store) if collapsed else error

@@ -16,7 +16,9 @@ import pytest
 from rl_jax.data.source import Arrays
 from rl_jax.experiment import Band, Checkpoints, Mesh
 from rl_jax.launch.run import train
+from rl_jax.training.checkpoints import Store
 from rl_jax.training.doctor import Collapse, Unhealthy
+from rl_jax.training.state import State
 from training import tiny
 
 pytestmark = pytest.mark.slow
@@ -288,3 +290,18 @@ def test_an_observer_that_cannot_end_does_not_hide_the_error(tmp_path):
   with pytest.raises(Collapse) as caught:
     train(broken, root=tmp_path, observers=lambda *_: (Stuck(),))
   assert caught.value.__notes__ == ["Stuck could not end: no space"]
+
+
+def test_what_a_kill_left_over_is_removed_at_the_end(tmp_path):
+  """A kill between the last save and the removal of what is too old."""
+  store = Store(tmp_path / "checkpoints", keep=10)
+  one = jnp.ones(2)
+  state = State(one, one, one, {"weight": one}, {"mean": one}, {"old": one})
+  for step in (8, 9, 10, 11):
+    store.save(step, state, {})
+    store.wait()
+  store.close()
+  later = Store(tmp_path / "checkpoints", keep=2, keep_every=4)
+  later.prune()
+  assert later.steps() == [8, 10, 11]
+  later.close()
