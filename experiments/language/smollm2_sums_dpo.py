@@ -6,7 +6,8 @@ What it shows: offline preference optimisation of a real model: 2000 pairs of a
 right answer and one that is a little off, the base without its low-rank change
 as the reference. Evaluated greedily on 200 sums that are not trained on.
 Time: under 20 minutes on 2 cores.
-Expected: the margin grows from exactly 0, and held-out accuracy rises.
+Expected: the margin grows from exactly 0, and held-out accuracy rises; not
+measured to the end yet, the loss fell from .69 to .56 in six steps.
 Variations: --algorithm.imitation 0.2 keeps the likelihood of right answers up;
 --algorithm.beta 0.05 says what the metrics are reported in.
 """
