@@ -37,4 +37,5 @@ experiment = e.Experiment(
   start=e.Trained(by=chain_sum_sft.experiment),
   steps=150,
   checkpoints=e.Checkpoints(every=100),
+  expected=(e.Band(metric="evaluation/reward", low=0.65),),
 )

@@ -2,7 +2,7 @@
 
   rl-jax train experiments/language/chain_sum_sft.py
 
-What it shows: supervised fine-tuning from scratch (0.35 million parameters, a
+What it shows: supervised fine-tuning from scratch (0.33 million parameters, a
 character at a time) that is stopped where reinforcement learning has
 something left to do: the warm start of chain_sum_grpo.py.
 Time: about 1 minute on 2 cores.

@@ -17,7 +17,8 @@ MODEL = models.Decoder(
   attention=models.Attention(heads=4, features=24),
   context=32,
 )
-END = 13
+# Special tokens stand behind the alphabet.
+END = VOCABULARY.size - 1
 RESPONSE = sampling.Autoregressive(length=5, end=(END,))
 PROMPT = 9
 

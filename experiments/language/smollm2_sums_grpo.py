@@ -19,7 +19,7 @@ from __future__ import annotations
 from experiments import recipes
 from experiments.language import smollm2_sums
 from rl_jax import algorithms
-from rl_jax.experiment import Checkpoints, Experiment
+from rl_jax.experiment import Band, Checkpoints, Experiment
 from rl_jax.training.optimisers import AdamW
 
 experiment = Experiment(
@@ -39,4 +39,6 @@ experiment = Experiment(
   evaluation=smollm2_sums.EVALUATION,
   steps=60,
   checkpoints=Checkpoints(every=20, keep=1),
+  # Beyond the interval of .30 at the start.
+  expected=(Band(metric="evaluation/reward", low=0.40),),
 )

@@ -20,15 +20,10 @@ Variations: --algorithm.critic.warm-up 20 trains the critic alone at first;
 
 from __future__ import annotations
 
-from functools import partial
-
 from experiments.language.public_models import TULU_3_8B
+from experiments.language_recipes import UNFINISHED, easylm_ppo
 from rl_jax import algorithms, data, models, rewards, sampling
-from rl_jax.advantages import whiten
-from rl_jax.algorithms import components
 from rl_jax.experiment import Checkpoints, Experiment, Mesh, Trained
-from rl_jax.losses import clipped_policy_terms, clipped_value_loss
-from rl_jax.reduce import over_tokens
 from rl_jax.training.optimisers import AdamW
 
 WEIGHTS = models.Folder(path="tulu-3-8b-sft")
@@ -66,22 +61,6 @@ reward_model = Experiment(
   checkpoints=Checkpoints(every=50, keep=1),
 )
 
-RECIPE = algorithms.PolicyRecipe(
-  reference="Ivison et al. 2024, arXiv:2406.09279, and EasyLM",
-  baseline=components.Raw(),
-  credit=components.Generalized(
-    discount=1.0, trace=0.95, target_trace=0.95, kl_weight=0.05
-  ),
-  whitening=partial(
-    whiten, ddof=1, epsilon=1e-6, guard="inside_root", shift_mean=True
-  ),
-  loss=partial(clipped_policy_terms, clip_low=0.2, clip_high=0.2),
-  reduction=over_tokens,
-  value=components.Critic(
-    loss=partial(clipped_value_loss, clip=0.2), weight=0.1
-  ),
-)
-
 OPTIMISER = AdamW(
   learning_rate=1e-6, weight_decay=0.0, warm_up_steps=STEPS * 8 // 10
 )
@@ -98,10 +77,10 @@ experiment = Experiment(
     too_long="drop",
   ),
   reward=rewards.LearnedReward(
-    judge=Trained(by=reward_model), unfinished=-10.0
+    judge=Trained(by=reward_model), unfinished=UNFINISHED
   ),
   algorithm=algorithms.PolicyOptimisation(
-    recipe=RECIPE,
+    recipe=easylm_ppo,
     sampler=sampling.Autoregressive(length=1024, temperature=0.7, end=(END,)),
     temperature=1.0,
     group_size=1,
