@@ -13,12 +13,12 @@ import jax
 from rl_jax.data.text_wording import Plain
 from rl_jax.experiment import Checkpoint, Trained, from_dict
 from rl_jax.launch.files import FileError
+from rl_jax.launch.run import restored_params
 from rl_jax.launch.workdir import find
 from rl_jax.models.decoder import Decoder
 from rl_jax.models.pretrained import Pretrained
 from rl_jax.models.vocabularies import Folder, Gguf, SmolLm2
 from rl_jax.sampling.autoregressive import Autoregressive
-from rl_jax.training.checkpoints import Store
 
 if TYPE_CHECKING:
   from collections.abc import Callable
@@ -235,15 +235,7 @@ def _restored(
   if not directory.is_dir() or not any(directory.iterdir()):
     raise FileError(f"{workdir} has no checkpoint yet")
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  like = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-    jax.eval_shape(init, jax.random.key(0)),
-  )
-  store = Store(directory, keep=2**30, read_only=True)
-  try:
-    return store.restore_params(like, step=step)
-  finally:
-    store.close()
+  return restored_params(workdir, init, place, step=step)
 
 
 def _start(start: Any, model: Decoder, workdir: Path) -> Params:

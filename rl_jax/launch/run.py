@@ -40,6 +40,7 @@ __all__ = [
   "build_program",
   "compile_abstractly",
   "compile_experiment",
+  "restored_params",
   "run_stages",
   "train",
 ]
@@ -214,9 +215,11 @@ def _started(
       raise CheckpointError(
         f"no result of {start.by.name} ({start.by.hash}) in {root}"
       )
-    return _params(workdir, start.by.model, mesh, step=start.by.steps)
+    model, step = start.by.model, start.by.steps
+    return restored_params(workdir, model.init, replicated(mesh), step=step)
   if isinstance(start, Checkpoint):
-    return _params(Path(start.path), model, mesh, step=start.step)
+    path, step = Path(start.path), start.step
+    return restored_params(path, model.init, replicated(mesh), step=step)
   return start.params(model)
 
 
@@ -290,16 +293,33 @@ def _item_shapes(data: Any) -> dict[str, jax.ShapeDtypeStruct]:
   return {name: jax.ShapeDtypeStruct(*item) for name, item in layout.items()}
 
 
-def _params(
-  workdir: Path, model: Any, mesh: jax.sharding.Mesh, *, step: int | None
+def restored_params(
+  workdir: Path,
+  init: Callable[[Any], PyTree],
+  where: jax.sharding.Sharding,
+  *,
+  step: int | None,
 ) -> PyTree:
+  """What a run trained, from one of its checkpoints.
+
+  Args:
+    workdir: of the run.
+    init: key -> parameters, of which only the shapes are asked.
+    where: every array goes there.
+    step: which checkpoint; None = the newest.
+
+  Returns:
+    The parameters.
+
+  Raises:
+    CheckpointError: if there is none, or it cannot be trusted.
+  """
   directory = workdir / "checkpoints"
   if not directory.is_dir():
     raise CheckpointError(f"no checkpoints in {workdir}")
-  shapes = jax.eval_shape(model.init, jax.random.key(0))
   like = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),
-    shapes,
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+    jax.eval_shape(init, jax.random.key(0)),
   )
   store = Store(directory, keep=2**30, read_only=True)
   try:
