@@ -50,26 +50,35 @@ class TextRollouts(NamedTuple):
     prompt_mask: true = a token of the prompt.
     token: ids that the policy chose; anything where `mask` is false.
     mask: true = chosen by the policy, the token that ended it included.
+    present: true = chosen by the policy or written by an environment in
+      between, which the policy reads and does not learn to write; the same as
+      `mask` where there is none.
     log_prob: of those tokens under the distribution they were drawn from, as
       the sampler computed it, nats.
     ended: whether the response came to its end within the limit.
     item: which item of the task the prompt is.
     group: which prompt of the batch the row answers.
+    step: step of the loop, from 0, in which the row was drawn.
     key: data of the key that the row was drawn with.
     reward: one number per row, any unit; anything where `valid` is false.
     valid: true = counts; false where there is no verdict.
     metric: numbers to report by name, one per row, averaged over valid rows.
+    extra: arrays by name that the data gave besides the prompt, or the judge
+      found in what was written, rows first.
   """
 
   prompt: Int[Array, "row prompt"]
   prompt_mask: Bool[Array, "row prompt"]
   token: Int[Array, "row time"]
   mask: Bool[Array, "row time"]
+  present: Bool[Array, "row time"]
   log_prob: Float[Array, "row time"]
   ended: Bool[Array, "row"]
   item: Int[Array, "row"]
   group: Int[Array, "row"]
+  step: Int[Array, "row"]
   key: UInt32[Array, "row words"]
   reward: Float[Array, "row"]
   valid: Bool[Array, "row"]
   metric: dict[str, Float[Array, "row"]]
+  extra: dict[str, Array]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +95,8 @@ class Raw:
 class WithinGroup:
   """The reward compared with those of its group."""
 
+  compares: ClassVar[bool] = True
+
   estimator: Callable
   """A function of `rl_jax.advantages` of reward, group and valid."""
 
@@ -110,6 +112,8 @@ class WithinGroup:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LengthWeighted:
   """The reward less the mean of its group weighted by length."""
+
+  compares: ClassVar[bool] = True
 
   def __call__(
     self, batch: PolicyBatch, reward: Float[Array, "row"], *, num_groups: int

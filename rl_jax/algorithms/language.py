@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
-from rl_jax.algorithms.components import LengthWeighted, WithinGroup
 from rl_jax.algorithms.language_program import policy_program
 from rl_jax.algorithms.recipe import PolicyRecipe
 from rl_jax.algorithms.responses import Scoring
@@ -141,8 +140,12 @@ class PolicyOptimisation:
       raise ValueError("the recipe trains a critic: say which, critic=Critic()")
     if self.critic is not None and self.recipe.value is None:
       raise ValueError("the recipe has no loss for a critic: critic=None")
-    compares = isinstance(self.recipe.baseline, WithinGroup | LengthWeighted)
-    if self.group_size == 1 and (compares or self.refill):
+    if self.estimated_over == "minibatch" and self.recipe.init(1):
+      raise ValueError(
+        "the recipe remembers from one rollout to the next, and would do so"
+        ' once per minibatch: estimated_over="rollout"'
+      )
+    if self.group_size == 1 and (self.recipe.compares or self.refill):
       raise ValueError(
         "group_size = 1: in a group of one a response has no others to be"
         " compared with; use 2 or more"

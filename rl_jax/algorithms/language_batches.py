@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rl_jax.algorithms.recipe import PolicyBatch, Signals
+from rl_jax.algorithms.recipe import Estimated, PolicyBatch, Signals
 from rl_jax.algorithms.responses import Responses
 from rl_jax.training.state import State, step_key
 from rl_jax.training.step import split_rows
 
 if TYPE_CHECKING:
+  from jaxtyping import PyTree
+
   from rl_jax.types import TextRollouts
 
 __all__ = ["Rows", "dealt", "measured", "responses_of"]
@@ -42,13 +44,22 @@ def responses_of(rollouts: TextRollouts) -> Responses:
     Prompts and responses.
   """
   return Responses(
-    rollouts.prompt, rollouts.prompt_mask, rollouts.token, rollouts.mask
+    rollouts.prompt,
+    rollouts.prompt_mask,
+    rollouts.token,
+    rollouts.mask,
+    rollouts.present,
   )
 
 
 def measured(
-  settings: Any, rollouts: TextRollouts, signals: Any, *, num_groups: int
-) -> Rows:
+  settings: Any,
+  rollouts: TextRollouts,
+  signals: Any,
+  *,
+  num_groups: int,
+  memory: dict[str, PyTree],
+) -> tuple[Rows, Estimated]:
   """The whole batch with what only the whole batch can say.
 
   Args:
@@ -56,9 +67,10 @@ def measured(
     rollouts: judged.
     signals: what the models said, by name.
     num_groups: prompts of the batch.
+    memory: of the recipe's components.
 
   Returns:
-    Its rows.
+    Its rows, and what the recipe made of them all.
   """
   behaviour = rollouts.log_prob
   if settings.behaviour != "sampler":
@@ -74,9 +86,11 @@ def measured(
     sampler_log_prob=rollouts.log_prob,
     reference_log_prob=signals.get("reference_log_prob"),
     behaviour_value=signals.get("behaviour_value"),
+    step=rollouts.step,
+    extra=rollouts.extra | signals.get("asked", {}),
   )
-  whole = settings.recipe.signals(batch, num_groups=num_groups)
-  return Rows(responses_of(rollouts), batch, whole)
+  whole = settings.recipe.estimate(batch, num_groups=num_groups, memory=memory)
+  return Rows(responses_of(rollouts), batch, whole.signals), whole
 
 
 def dealt(settings: Any, state: State, rows: Rows, *, num_groups: int) -> Rows:

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rl_jax.algorithms.language_parts import Trainable, trainable
+from rl_jax.algorithms.language_parts import trainable
 from rl_jax.algorithms.offline_program import Offline, offline_program
 from rl_jax.algorithms.parts import evaluation_of, params_axes
 from rl_jax.algorithms.responses import Scoring, answer_score, by_parts
+from rl_jax.algorithms.texts import (
+  Text,
+  over_valid,
+  text_scores,
+  unchanged,
+)
 from rl_jax.log_probs import (
   TokenScores,
-  chunked_log_prob,
-  next_token,
   sequence_log_prob_sum,
 )
 from rl_jax.losses import (
@@ -26,30 +30,22 @@ from rl_jax.losses import (
   negative_log_likelihood,
   per_token,
 )
-from rl_jax.reduce import Total, over_tokens
+from rl_jax.reduce import over_tokens
 from rl_jax.training.optimisers import AdamW
 
 if TYPE_CHECKING:
-  from jaxtyping import Array, Bool, Float, Int, PyTree
+  from jaxtyping import Array, Bool, Float, PyTree
 
   from rl_jax.training.state import Program, State
 
 __all__ = ["FineTuning", "PreferenceOptimisation", "RewardModelling"]
 
 
-class _Text(NamedTuple):
-  """Token ids in rows; see `rl_jax.data.Demonstrations`."""
-
-  token: Int[Array, "row time"]
-  segment: Int[Array, "row time"]
-  mask: Bool[Array, "row time"]
-
-
 class _Pairs(NamedTuple):
   """Two answers to a prompt; see `rl_jax.data.Preferences`."""
 
-  chosen: _Text
-  rejected: _Text
+  chosen: Text
+  rejected: Text
   margin: Float[Array, "row"]
 
 
@@ -76,12 +72,12 @@ class FineTuning:
       experiment.model, experiment.start, load, reference=False
     )
 
-    def rows(state: State, items: Any) -> _Text:
+    def rows(state: State, items: Any) -> Text:
       del state
-      return _Text(items["token"], items["segment"], items["mask"])
+      return Text(items["token"], items["segment"], items["mask"])
 
-    def loss(trained: PyTree, frozen: PyTree, text: _Text) -> tuple[dict, dict]:
-      scores, mask = _scores(self.scoring, policy, trained, frozen, text)
+    def loss(trained: PyTree, frozen: PyTree, text: Text) -> tuple[dict, dict]:
+      scores, mask = text_scores(self.scoring, policy, trained, frozen, text)
       value = negative_log_likelihood(scores.log_prob, mask)
       entropy = jax.lax.stop_gradient(over_tokens(scores.entropy, mask))
       return {"imitation": over_tokens(value, mask)}, {"entropy": entropy}
@@ -153,14 +149,14 @@ class PreferenceOptimisation:
 
     def score(trained, frozen, pairs: _Pairs):
       return [
-        _scores(self.scoring, policy, trained, frozen, text)
+        text_scores(self.scoring, policy, trained, frozen, text)
         for text in (pairs.chosen, pairs.rejected)
       ]
 
     def signals(state: State, frozen: PyTree, pairs: _Pairs) -> dict:
       del state
       # Without its change, a changed model is what it started from.
-      kept = self._unchanged(policy, frozen)
+      kept = unchanged(policy, frozen)
 
       def ask(pairs: _Pairs) -> dict:
         sides = score(kept, frozen, pairs)
@@ -179,15 +175,17 @@ class PreferenceOptimisation:
       if reference is not None:
         chosen = log_ratio(chosen, reference["chosen"], valid)
         rejected = log_ratio(rejected, reference["rejected"], valid)
-      terms = {"preference": _over(self.loss(chosen, rejected, valid), valid)}
+      terms = {
+        "preference": over_valid(self.loss(chosen, rejected, valid), valid)
+      }
       if self.imitation:
         terms["imitation"] = nats
       reward = implicit_reward(chosen, rejected, valid, beta=self.beta)
       metrics = {
-        "margin": _over(reward.margin, valid),
-        "chosen_reward": _over(reward.chosen, valid),
-        "rejected_reward": _over(reward.rejected, valid),
-        "correct": _over(reward.correct.astype(jnp.float32), valid),
+        "margin": over_valid(reward.margin, valid),
+        "chosen_reward": over_valid(reward.chosen, valid),
+        "rejected_reward": over_valid(reward.rejected, valid),
+        "correct": over_valid(reward.correct.astype(jnp.float32), valid),
         "chosen_nats": jax.lax.stop_gradient(nats),
       }
       return terms, metrics
@@ -226,12 +224,6 @@ class PreferenceOptimisation:
       return total
     count = jnp.sum(mask, axis=-1)
     return per_token(total, count, count > 0)
-
-  def _unchanged(self, policy: Trainable, frozen: PyTree) -> PyTree:
-    if not policy.adapts:
-      return frozen["reference"]
-    shapes = jax.eval_shape(policy.model.init_adapter, jax.random.key(0))
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -289,10 +281,10 @@ class RewardModelling:
       )
       reward = implicit_reward(chosen, rejected, valid, beta=1.0)
       metrics = {
-        "margin": _over(reward.margin, valid),
-        "correct": _over(reward.correct.astype(jnp.float32), valid),
+        "margin": over_valid(reward.margin, valid),
+        "correct": over_valid(reward.correct.astype(jnp.float32), valid),
       }
-      return {"ranking": _over(value, valid)}, metrics
+      return {"ranking": over_valid(value, valid)}, metrics
 
     return offline_program(
       Offline(
@@ -312,38 +304,8 @@ class RewardModelling:
 def _pairs(state: State, items: Any) -> _Pairs:
   del state
 
-  def side(name: str) -> _Text:
-    return _Text(items[name], items[f"{name}_segment"], items[f"{name}_mask"])
+  def side(name: str) -> Text:
+    return Text(items[name], items[f"{name}_segment"], items[f"{name}_mask"])
 
   margin = items.get("margin", jnp.zeros(items["chosen"].shape[0]))
   return _Pairs(side("chosen"), side("rejected"), margin)
-
-
-def _scores(
-  scoring: Scoring,
-  policy: Trainable,
-  trained: PyTree,
-  frozen: PyTree,
-  text: _Text,
-) -> tuple[TokenScores, Bool[Array, "row time"]]:
-  """Scores at the columns that choose each token, and which of them count."""
-  params, adapter = policy.parts(trained, frozen)
-  model = policy.model
-  target = next_token(text.token, text.mask, text.segment)
-  hidden = model.hidden(params, text.token, text.segment, adapter=adapter)
-  scores = chunked_log_prob(
-    hidden,
-    model.output(params),
-    target.token,
-    target.mask,
-    chunk_tokens=scoring.chunk_tokens,
-    chunk_vocabulary=scoring.chunk_vocabulary,
-    temperature=1.0,
-    soft_cap=model.soft_cap,
-  )
-  return scores, target.mask
-
-
-def _over(value: Float[Array, "row"], valid: Bool[Array, "row"]) -> Total:
-  count = jnp.sum(valid, dtype=jnp.float32)
-  return Total(jnp.sum(jnp.where(valid, value, 0.0)), count)

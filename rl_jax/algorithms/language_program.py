@@ -28,12 +28,13 @@ from rl_jax.algorithms.responses import (
   response_hidden,
   response_score,
 )
+from rl_jax.algorithms.rollouts import PROMPT, found_by_judge, rollouts_of
+from rl_jax.algorithms.view import View
 from rl_jax.divergences import k3
 from rl_jax.losses import explained_variance
 from rl_jax.reduce import Total, over_tokens
 from rl_jax.training.optimisers import Learner, optimise
-from rl_jax.training.sharding import over_rows
-from rl_jax.training.state import Program, State, step_key
+from rl_jax.training.state import Program, State
 from rl_jax.training.step import merged
 from rl_jax.types import TextRollouts
 
@@ -85,7 +86,12 @@ class _Built:
         f" {self.rows} rows cannot be split into {settings.minibatches}"
         f" minibatches of {settings.micro_batches} micro-batches"
       )
+    # The judge fills these while the models are asked: not theirs to see.
+    self.found = found_by_judge(settings.sampler, self.reward)
     settings.sampler.check_model(experiment.model, self.data.length)
+    settings.recipe.check_given(
+      frozenset(self.data.layout).difference(PROMPT) | self.found.keys()
+    )
     self.policy: Trainable = trainable(
       experiment.model,
       experiment.start,
@@ -103,6 +109,10 @@ class _Built:
       self.frozen["judge"] = load(self.judge)
       axes = self.judge.by.model.logical_axes(self.frozen["judge"])
       self.frozen_axes["judge"] = axes
+    for name, start in settings.recipe.networks.items():
+      self.frozen[f"network/{name}"] = params = load(start)
+      axes = start.by.model.logical_axes(params)
+      self.frozen_axes[f"network/{name}"] = axes
     self.critic_start = getattr(self.critic, "start", None)
     if self.critic_start is not None:
       self.critic_start = load(self.critic_start)
@@ -162,6 +172,8 @@ class _Built:
       start, critic_start = start
     params = self.policy.init(key, start)
     memory: dict[str, PyTree] = {}
+    if recipe := self.settings.recipe.init(self.data.rows):
+      memory["recipe"] = recipe
     if self.settings.reference and "reference" not in self.policy.frozen:
       memory["reference"] = params
     if self.settings.refresh > 1:
@@ -176,50 +188,37 @@ class _Built:
     return state
 
   def collect(self, state: State, frozen: PyTree, items: Any) -> TextRollouts:
-    settings, samples = self.settings, self.settings.group_size
-    keys = jax.random.split(step_key(state), self.rows)
-    params, adapter = self.policy.parts(self._acting(state), frozen)
-    prompt, prompt_mask = items["prompt"], items["prompt_mask"]
-    written = settings.sampler(
-      self.experiment.model,
-      params,
-      prompt,
-      prompt_mask,
-      over_rows(keys),
-      samples=samples,
-      adapter=adapter,
-    )
-
-    def each(x: jax.Array) -> jax.Array:
-      return jnp.repeat(x, samples, axis=0)
-
-    blank = jnp.zeros(self.rows, jnp.float32)
-    return TextRollouts(
-      prompt=each(prompt),
-      prompt_mask=each(prompt_mask),
-      token=written.token,
-      mask=written.mask,
-      log_prob=written.log_prob,
-      ended=written.ended,
-      item=each(items["item"]),
-      group=each(jnp.arange(self.data.rows)),
-      key=jax.random.key_data(keys),
-      reward=blank,
-      valid=jnp.ones(self.rows, bool),
-      metric=dict.fromkeys(self.reward.metrics, blank),
-    )
+    acting = self.policy.parts(self._acting(state), frozen)
+    return rollouts_of(self.settings, self.experiment, acting, items, state)
 
   def signals(
     self, state: State, frozen: PyTree, rollouts: TextRollouts
-  ) -> dict[str, Float[Array, "row time"]]:
+  ) -> dict[str, Any]:
     """What only the models can say, while the responses are judged."""
     settings = self.settings
+    acting, adapter = self.policy.parts(self._acting(state), frozen)
 
-    def ask(responses: Responses) -> dict[str, Float[Array, "row time"]]:
-      found = {}
+    def ask(rows: tuple[Responses, Any, Any]) -> dict[str, Any]:
+      found: dict[str, Any] = {}
+      responses, given, key = rows
+      view = View(
+        model=self.experiment.model,
+        params=acting,
+        adapter=adapter,
+        temperature=self.temperature,
+        scoring=settings.scoring,
+        responses=responses,
+        extra=given,
+        key=jax.random.wrap_key_data(key),
+        networks={
+          name: (start.by.model, frozen[f"network/{name}"])
+          for name, start in settings.recipe.networks.items()
+        },
+      )
       if settings.behaviour == "recomputed" or settings.reference:
-        acting = self._scores(self._acting(state), frozen, responses)
-        found["behaviour_log_prob"] = acting.log_prob
+        found["behaviour_log_prob"] = view.scores.log_prob
+      if settings.recipe.asks:
+        found["asked"] = settings.recipe.ask(view)
       if settings.reference:
         kept = frozen if "reference" in frozen else state.memory
         reference = self._scores(kept["reference"], frozen, responses)
@@ -233,7 +232,13 @@ class _Built:
       return found
 
     parts = settings.minibatches * settings.micro_batches
-    return by_parts(ask, responses_of(rollouts), parts)
+    given = {
+      name: value
+      for name, value in rollouts.extra.items()
+      if name not in self.found
+    }
+    whole = responses_of(rollouts), given, rollouts.key
+    return by_parts(ask, whole, parts)
 
   def update(
     self, state: State, frozen: PyTree, batch: tuple[TextRollouts, Any]
@@ -268,7 +273,15 @@ class _Built:
     """The updates of a full batch."""
     settings, memory = self.settings, dict(state.memory)
     groups = self.data.rows
-    rows = measured(settings, rollouts, signals, num_groups=groups)
+    rows, whole = measured(
+      settings,
+      rollouts,
+      signals,
+      num_groups=groups,
+      memory=memory.get("recipe", {}),
+    )
+    if whole.memory:
+      memory["recipe"] = whole.memory
     batches = dealt(settings, state, rows, num_groups=groups)
     params: dict[str, PyTree] = {"policy": state.params}
     optimiser, own = {"policy": self.optimiser}, {"policy": state.optimiser}
@@ -285,7 +298,7 @@ class _Built:
       micro_batches=settings.micro_batches,
     )
     first = jax.tree.map(lambda x: x[0], metrics)
-    metrics = merged(metrics)
+    metrics = merged(metrics) | whole.metric
     metrics["first_ratio"] = first["ratio"]
     if settings.reference:
       pair = signals["behaviour_log_prob"], signals["reference_log_prob"]
@@ -379,14 +392,9 @@ class _Built:
   def _example(self, state: State) -> tuple[TextRollouts, Any]:
     """Shapes of what is collected and signalled."""
     items = {
-      "prompt": _shape((self.data.rows, self.data.length), jnp.int32),
-      "prompt_mask": _shape((self.data.rows, self.data.length), bool),
-      "item": _shape((self.data.rows,), jnp.int32),
+      name: jax.ShapeDtypeStruct(shape, dtype)
+      for name, (shape, dtype) in self.data.layout.items()
     }
     rollouts = jax.eval_shape(self.collect, state, self.frozen, items)
     signals = jax.eval_shape(self.signals, state, self.frozen, rollouts)
     return rollouts, signals
-
-
-def _shape(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(shape, dtype)

@@ -12,108 +12,64 @@ property of the whole batch and must not depend on how that is split:
     loss    = totals.objective()                      once, of added totals
 
 `recipe.totals` does the first two for a batch that is not split.
+
+A component is called as its slot says, and may have besides:
+
+    ask(view) -> arrays by name, rows first: what the acting policy says of
+      the responses (`algorithms.view.View`), found in `batch.extra`
+    wants: names of arrays that the data or the judge must give
+    watch(batch, signals, num_groups=) -> Totals by name, to be reported
+    networks: frozen models that `ask` asks too, name -> `Trained(by=...)` or
+      another start with `.by.model`
+    compares: true = a group of one response teaches it nothing
+    init(num_groups) -> memory: it is then called with `memory=`, and returns
+      `Remembered`; once per rollout, part of the state of the run
+
+Components may stand inside others, as fields of frozen dataclasses; who has
+a component with a memory inside keeps that memory.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
+from rl_jax.algorithms.policy_records import (
+  Estimated,
+  PolicyBatch,
+  PolicyTotals,
+  Remembered,
+  Signals,
+  found,
+  needed,
+)
 from rl_jax.masks import keep
 from rl_jax.ratios import clamped_log_prob
 from rl_jax.reduce import Total, over_tokens
 
 if TYPE_CHECKING:
-  from jaxtyping import Array, Bool, Float, Int
+  from jaxtyping import Array, PyTree
+
+  from rl_jax.algorithms.view import View
 
 __all__ = [
+  "Estimated",
   "PolicyBatch",
   "PolicyRecipe",
   "PolicyTotals",
+  "Remembered",
   "Signals",
+  "found",
   "needed",
 ]
 
-
-class PolicyBatch(NamedTuple):
-  """Sampled responses and what was measured on them; the row axis is first.
-
-  Attributes:
-    log_prob: of the policy being trained, nats; the gradient's way in.
-    behaviour_log_prob: of the policy before these updates, as the trainer
-      computes it.
-    mask: true = the policy chose this token.
-    reward: one number for each response.
-    group: which prompt it answers, an id in [0, num_groups).
-    valid: false for rows that do not count.
-    sampler_log_prob: as the engine that sampled reported it.
-    reference_log_prob: of the policy that a KL is measured to.
-    greedy_reward: reward of the greedy response to the same prompt.
-    value: of the critic being trained, in units of reward.
-    behaviour_value: of the critic before these updates.
-  """
-
-  log_prob: Float[Array, "row time"]
-  behaviour_log_prob: Float[Array, "row time"]
-  mask: Bool[Array, "row time"]
-  reward: Float[Array, "row"]
-  group: Int[Array, "row"]
-  valid: Bool[Array, "row"]
-  sampler_log_prob: Float[Array, "row time"] | None = None
-  reference_log_prob: Float[Array, "row time"] | None = None
-  greedy_reward: Float[Array, "row"] | None = None
-  value: Float[Array, "row time"] | None = None
-  behaviour_value: Float[Array, "row time"] | None = None
-
-
-class Signals(NamedTuple):
-  """What only the whole batch can say; a part of its rows takes these along.
-
-  Attributes:
-    advantage: A, in units of reward, or unitless.
-    weight: what each token's policy loss is multiplied with.
-    mask: the tokens that count, rows that were filtered out left out.
-    target: what the critic should say, or None.
-  """
-
-  advantage: Float[Array, "row time"]
-  weight: Float[Array, "row time"]
-  mask: Bool[Array, "row time"]
-  target: Float[Array, "row time"] | None
-
-
-class PolicyTotals(NamedTuple):
-  """Sums that add over parts of a batch; the objective is made of their means.
-
-  Attributes:
-    policy: the policy loss.
-    penalty: the KL in the loss, times its weight.
-    value: the critic's loss, times its weight.
-    imitation: negative log-likelihood of good responses, times its weight.
-    clipped: fraction of tokens whose ratio left its range; to watch.
-  """
-
-  policy: Total
-  penalty: Total
-  value: Total
-  imitation: Total
-  clipped: Total
-
-  def __add__(self, other: PolicyTotals) -> PolicyTotals:  # type: ignore[override]
-    return PolicyTotals(*(a + b for a, b in zip(self, other, strict=True)))
-
-  def objective(self) -> Float[Array, ""]:
-    """The number to minimise: each term divided once, then added."""
-    return (
-      self.policy.mean()
-      + self.penalty.mean()
-      + self.value.mean()
-      + self.imitation.mean()
-    )
+# Slots whose components may have a memory.
+_REMEMBERING = ("baseline", "credit", "whitening")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,6 +118,104 @@ class PolicyRecipe:
     Raises:
       ValueError: if the batch lacks what a component needs.
     """
+    return self.estimate(batch, num_groups=num_groups).signals
+
+  def init(self, num_groups: int) -> dict[str, PyTree]:
+    """The memory of its components before the first batch, by slot.
+
+    Args:
+      num_groups: prompts of a batch.
+
+    Returns:
+      Empty where none remembers.
+    """
+    slots = {name: getattr(self, name) for name in _REMEMBERING}
+    return {
+      name: component.init(num_groups)
+      for name, component in slots.items()
+      if hasattr(component, "init")
+    }
+
+  def ask(self, view: View) -> dict[str, Array]:
+    """What its components want to know of the acting policy.
+
+    Args:
+      view: the policy and some rows.
+
+    Returns:
+      Arrays by name, rows first, for `batch.extra`.
+    """
+    said = {}
+    for part in _parts(self):
+      if hasattr(part, "ask"):
+        said |= part.ask(view)
+    return jax.lax.stop_gradient(said)
+
+  @property
+  def networks(self) -> dict[str, Any]:
+    """Frozen models that its components ask, by name."""
+    return {
+      name: start
+      for part in _parts(self)
+      for name, start in getattr(part, "networks", {}).items()
+    }
+
+  @property
+  def compares(self) -> bool:
+    """Whether a group of one response would teach it nothing."""
+    return any(getattr(part, "compares", False) for part in _parts(self))
+
+  @property
+  def asks(self) -> bool:
+    """Whether any component wants to know something of the acting policy."""
+    return any(hasattr(part, "ask") for part in _parts(self))
+
+  def check_given(self, given: frozenset[str]) -> None:
+    """Refuse a run whose data and judge do not give what components want.
+
+    Args:
+      given: names of the arrays that they give.
+
+    Raises:
+      ValueError: with the component and what it misses.
+    """
+    for part in _parts(self):
+      lacking = sorted(set(getattr(part, "wants", ())) - given)
+      if lacking:
+        raise ValueError(
+          f"{type(part).__name__} wants {lacking} from the data or the reward,"
+          f" which give {sorted(given)}"
+        )
+
+  def estimate(
+    self,
+    batch: PolicyBatch,
+    *,
+    num_groups: int,
+    memory: dict[str, PyTree] | None = None,
+  ) -> Estimated:
+    """`signals`, with the memory of components and what they report.
+
+    Args:
+      batch: all rows.
+      num_groups: how many ids `batch.group` may hold; static.
+      memory: what `init` gave, or the batch before; None as from `init`.
+
+    Returns:
+      The same, the memory after, and metrics; no gradient flows.
+
+    Raises:
+      ValueError: if the batch lacks what a component needs.
+    """
+    after = dict(self.init(num_groups) if memory is None else memory)
+
+    def run(slot: str, *given: Any, **more: Any) -> Any:
+      component = getattr(self, slot)
+      if slot not in after:
+        return component(*given, **more)
+      value, after[slot] = component(*given, memory=after[slot], **more)
+      return value
+
     reward = batch.reward
     for step in self.shaping:
       reward = step(batch, reward)
@@ -170,15 +224,20 @@ class PolicyRecipe:
       mask &= self.rows(
         batch.reward, batch.group, batch.valid, num_groups=num_groups
       )[:, None]
-    compared = self.baseline(batch, reward, num_groups=num_groups)
-    advantage, target = self.credit(batch, compared)
-    advantage = keep(advantage, mask)
+    compared = run("baseline", batch, reward, num_groups=num_groups)
+    advantage, target = run("credit", batch, compared)
+    advantage = credited = keep(advantage, mask)
     if self.whitening is not None:
-      advantage = self.whitening(advantage, mask)
+      advantage = run("whitening", advantage, mask)
     weight = jnp.ones_like(advantage)
     if self.weight is not None:
       weight = self.weight(batch, mask)
-    return jax.lax.stop_gradient(Signals(advantage, weight, mask, target))
+    signals = Signals(advantage, weight, mask, target, credited)
+    metric = {}
+    for part in _parts(self):
+      if hasattr(part, "watch"):
+        metric |= part.watch(batch, signals, num_groups=num_groups)
+    return jax.lax.stop_gradient(Estimated(signals, after, metric))
 
   def terms(self, batch: PolicyBatch, signals: Signals) -> PolicyTotals:
     """The totals of some rows.
@@ -233,19 +292,17 @@ class PolicyRecipe:
     return self.terms(batch, self.signals(batch, num_groups=num_groups))
 
 
-def needed[Value](value: Value | None, name: str) -> Value:
-  """What a component cannot do without.
-
-  Args:
-    value: the field of the batch.
-    name: what it is called.
-
-  Returns:
-    The field.
-
-  Raises:
-    ValueError: if the batch has none.
-  """
-  if value is None:
-    raise ValueError(f"this recipe needs `{name}`, and the batch has none")
-  return value
+def _parts(value: Any) -> Iterator[Any]:
+  """Components, and those that stand inside of them."""
+  if isinstance(value, tuple):
+    for each in value:
+      yield from _parts(each)
+  elif isinstance(value, functools.partial):
+    yield from _parts((value.func, *value.args, *value.keywords.values()))
+  elif hasattr(value, "by"):
+    return  # Another experiment, whose components are its own.
+  elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if not isinstance(value, PolicyRecipe):
+      yield value
+    for field in dataclasses.fields(value):
+      yield from _parts(getattr(value, field.name))

@@ -34,13 +34,23 @@ class Responses(NamedTuple):
     prompt: ids, padded on the left.
     prompt_mask: true = a token of the prompt.
     token: ids of the response.
-    mask: true = a token of the response; no gaps.
+    mask: true = a token that the policy chose.
+    present: true = such a token, or one that an environment wrote in between
+      and the policy read; no gaps. None: there is no other.
   """
 
   prompt: Int[Array, "row prompt"]
   prompt_mask: Bool[Array, "row prompt"]
   token: Int[Array, "row time"]
   mask: Bool[Array, "row time"]
+  present: Bool[Array, "row time"] | None = None
+
+  @property
+  def whole(self) -> tuple[Int[Array, "row all"], Bool[Array, "row all"]]:
+    """Prompt and response in one, and which of its columns hold a token."""
+    present = self.mask if self.present is None else self.present
+    token = jnp.concatenate([self.prompt, self.token], axis=1)
+    return token, jnp.concatenate([self.prompt_mask, present], axis=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,6 +94,31 @@ class Scoring:
       Both in nats, `row time`; 0 where the mask is false.
     """
     hidden = response_hidden(model, params, responses, adapter=adapter)
+    return self.of_features(
+      model, params, hidden, responses, temperature=temperature
+    )
+
+  def of_features(
+    self,
+    model: Any,
+    params: PyTree,
+    hidden: Float[Array, "row time width"],
+    responses: Responses,
+    *,
+    temperature: float,
+  ) -> TokenScores:
+    """The same of features that `response_hidden` gave.
+
+    Args:
+      model: a decoder.
+      params: its parameters.
+      hidden: features from which each token was chosen.
+      responses: what is scored.
+      temperature: what the logits are divided by.
+
+    Returns:
+      Both in nats, `row time`; 0 where the mask is false.
+    """
     return chunked_log_prob(
       hidden,
       model.output(params),
@@ -115,8 +150,7 @@ def response_hidden(
   Returns:
     Features after the last norm at the column before each token.
   """
-  token = jnp.concatenate([responses.prompt, responses.token], axis=1)
-  mask = jnp.concatenate([responses.prompt_mask, responses.mask], axis=1)
+  token, mask = responses.whole
   hidden = model.hidden(params, token, mask.astype(jnp.int32), adapter=adapter)
   first = responses.prompt.shape[1] - 1
   return hidden[:, first:-1]
@@ -157,8 +191,7 @@ def response_score(
   Returns:
     Scores, in the unit that the model was trained to.
   """
-  token = jnp.concatenate([responses.prompt, responses.token], axis=1)
-  mask = jnp.concatenate([responses.prompt_mask, responses.mask], axis=1)
+  token, mask = responses.whole
   return answer_score(model, params, token, mask.astype(jnp.int32))
 
 

@@ -32,10 +32,15 @@ class Prompts:
   Items are {"prompt": int32 [row, length], "prompt_mask": bool [row, length],
   "item": int32 [row]}: ids padded on the left, so that the last column is the
   last token of every prompt; true = a token of it; which item of the task.
-  A prompt is cut when it is asked for, so the task may have any size.
+  A prompt is cut when it is asked for, so the task may have any size. With
+  `answer` there are also "answer": int32 [row, answer], the ids of the
+  reference padded on the right, and "answer_mask", for components that score
+  it (`algorithms.recipe`).
 
   Raises:
-    ValueError: if `length` is below 1.
+    ValueError: if `length` is below 1 or `answer` negative. An item whose
+      reference is no text, is empty or has more than `answer` tokens is an
+      error when it comes.
   """
 
   task: Any
@@ -49,10 +54,15 @@ class Prompts:
   too_long: Literal["refuse", "drop"] = "refuse"
   """A prompt with more tokens is an error when it comes; or all prompts are
   cut once at the start, and such are left out and counted."""
+  answer: int = 0
+  """Most tokens of a reference that goes with its prompt; 0: none does."""
 
   def __post_init__(self):
-    if self.length < 1:
-      raise ValueError(f"length must be at least 1, got {self.length}")
+    if self.length < 1 or self.answer < 0:
+      raise ValueError(
+        "length must be at least 1 and answer at least 0, got"
+        f" {self.length} and {self.answer}"
+      )
 
   @property
   def rows(self) -> int:
@@ -68,11 +78,15 @@ class Prompts:
   def layout(self) -> Layout:
     """Shapes and dtypes of a batch, known without reading anything."""
     wide = (self.rows, self.length)
-    return {
+    layout: Layout = {
       "prompt": (wide, np.int32),
       "prompt_mask": (wide, np.bool_),
       "item": (wide[:1], np.int32),
     }
+    if self.answer:
+      wide = (self.rows, self.answer)
+      layout |= {"answer": (wide, np.int32), "answer_mask": (wide, np.bool_)}
+    return layout
 
   def source(self) -> PromptSource:
     """The prompts; the same object every time.
@@ -90,6 +104,7 @@ class Prompts:
       tokenizer=self.vocabulary.load(),
       wording=self.wording,
       length=self.length,
+      answer=self.answer,
       kept=None,
     )
     if self.too_long == "refuse":
@@ -124,6 +139,8 @@ class PromptSource:
   """How they are put."""
   length: int
   """Columns."""
+  answer: int
+  """Most tokens of a reference; 0: references stay with the task."""
   kept: Int[np.ndarray, "row"] | None
   """Items that fit, in their order; None where all are taken."""
 
@@ -145,11 +162,38 @@ class PromptSource:
         raise too_long_error(f"the prompt of item {item}", len(ids), self)
       token[row, self.length - len(ids) :] = ids
       mask[row, self.length - len(ids) :] = True
-    return {
+    found = {
       "prompt": token,
       "prompt_mask": mask,
       "item": np.asarray(items, np.int32),
     }
+    if self.answer:
+      found |= self._answers(columns["reference"], items, filler)
+    return found
+
+  def _answers(
+    self, references: list[Any], items: Int[np.ndarray, "row"], filler: int
+  ) -> dict[str, np.ndarray]:
+    """References as ids, padded on the right."""
+    token = np.full((len(items), self.answer), filler, np.int32)
+    mask = np.zeros(token.shape, bool)
+    for row, (item, reference) in enumerate(
+      zip(items, references, strict=True)
+    ):
+      if not isinstance(reference, str):
+        raise ValueError(
+          f"answer = {self.answer}, and the reference of item {item} is no"
+          f" text but {type(reference).__name__}"
+        )
+      ids = self.tokenizer.encode(reference)
+      if not 0 < len(ids) <= self.answer:
+        raise ValueError(
+          f"the reference of item {item} has {len(ids)} tokens, which is not"
+          f" in [1, answer = {self.answer}]"
+        )
+      token[row, : len(ids)] = ids
+      mask[row, : len(ids)] = True
+    return {"answer": token, "answer_mask": mask}
 
   def columns(self, items: Int[np.ndarray, "row"]) -> dict[str, list[Any]]:
     """What the task says of items, bytes as text.

@@ -116,6 +116,7 @@ class Demonstrations:
       tokenizer=self.vocabulary.load(),
       wording=self.wording,
       length=self.length,
+      answer=0,
       kept=None,
     )
     source = DemonstrationSource(prompts=prompts, settings=self, layout=None)

@@ -1,6 +1,12 @@
 """Environments: tasks in text, each with its data and its verifier."""
 
 from rl_jax.environments.arithmetic import Sums
+from rl_jax.environments.bandit import (
+  Course,
+  TwoStageBandit,
+  expected_logit_update,
+  softmax_policy_step,
+)
 from rl_jax.environments.datasets import (
   Gsm8k,
   Instructions,
@@ -11,6 +17,7 @@ from rl_jax.environments.gym import GymScore, ReasoningGym
 from rl_jax.environments.texts import Items, TextTask, filled, listed
 
 __all__ = [
+  "Course",
   "Gsm8k",
   "GymScore",
   "Instructions",
@@ -20,6 +27,9 @@ __all__ = [
   "ReasoningGym",
   "Sums",
   "TextTask",
+  "TwoStageBandit",
+  "expected_logit_update",
   "filled",
   "listed",
+  "softmax_policy_step",
 ]

@@ -94,12 +94,19 @@ class TextSamples:
         over_rows(keys),
         samples=self.samples,
         adapter=adapter,
+        item=items["item"],
       )
       answers = written._asdict()
       entropy = Total(
         jnp.sum(answers.pop("entropy")), jnp.sum(written.mask * 1.0)
       )
+      answers["extra"] = {
+        name: jnp.repeat(value, self.samples, axis=0)
+        for name, value in items.items()
+        if name not in ("prompt", "prompt_mask", "item")
+      }
       answers["item"] = jnp.repeat(items["item"], self.samples)
+      answers["step"] = jnp.full(rows, state.step)
       return {"evaluation/entropy": entropy}, answers
 
     return evaluate, {name: jnp.asarray(x) for name, x in items.items()}
@@ -126,7 +133,7 @@ class TextSamples:
       texts = []
       for row, item in enumerate(np.asarray(judged.item)):
         prompt, reference = data.texts(int(item))
-        ids = judged.token[row][judged.mask[row]].tolist()
+        ids = judged.token[row][judged.present[row]].tolist()
         texts.append(
           {
             "prompt": prompt,

@@ -14,6 +14,9 @@ from rl_jax.losses.matching import (
   velocity_kl,
   weighted_error,
 )
+from rl_jax.losses.outcome_reward import (
+  implicit_ce_loss,
+)
 from rl_jax.losses.policy import (
   PolicyLoss,
   clipped_policy_loss,
@@ -85,6 +88,10 @@ from rl_jax.losses.regression import (
 )
 from rl_jax.losses.reward import bradley_terry_loss
 from rl_jax.losses.sft import negative_log_likelihood, noisy_embedding
+from rl_jax.losses.stable import (
+  preclip_ratio,
+  stable_reinforce_loss,
+)
 from rl_jax.losses.value import (
   ExplainedVariance,
   ValueLoss,
@@ -133,6 +140,7 @@ __all__ = [
   "geometric_mean_loss",
   "hinge_preference_loss",
   "huber_value_loss",
+  "implicit_ce_loss",
   "implicit_reward",
   "init_running_reward",
   "jensen_shannon_link",
@@ -156,6 +164,7 @@ __all__ = [
   "per_token",
   "policy_gradient_loss",
   "power_link",
+  "preclip_ratio",
   "reverse_kl_preference_loss",
   "robust_preference_loss",
   "sequence_clipped_loss",
@@ -165,6 +174,7 @@ __all__ = [
   "soft_gate_loss",
   "sppo_loss",
   "squared_preference_loss",
+  "stable_reinforce_loss",
   "token_covariance",
   "two_hot_target",
   "update_running_reward",

@@ -7,11 +7,12 @@ import dataclasses
 import functools
 import inspect
 import math
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rl_jax.rewards.combine import Sum
+from rl_jax.rewards.notes import Note, TextData
 from rl_jax.rewards.verifiers import (
   Judgement,
   Pool,
@@ -21,14 +22,14 @@ from rl_jax.rewards.verifiers import (
 )
 
 if TYPE_CHECKING:
-  from collections.abc import Iterable, Mapping, Sequence
+  from collections.abc import Callable, Iterable, Mapping, Sequence
 
   from jaxtyping import Bool, Float, Int
 
   from rl_jax.rewards.verifiers import Judged
   from rl_jax.types import TextRollouts
 
-__all__ = ["Term", "TextData", "TextReward", "TextScore", "repetition"]
+__all__ = ["Note", "Term", "TextData", "TextReward", "TextScore", "repetition"]
 
 # Metrics besides the terms. The kinds of "no verdict" are few and fixed: the
 # names of a step's metrics are part of its compiled program.
@@ -52,20 +53,6 @@ _COMMON = (
 _GRAM = 4
 
 
-@runtime_checkable
-class TextData(Protocol):
-  """What a reward needs to know of data, as `rl_jax.data.Prompts` has it."""
-
-  @property
-  def vocabulary(self) -> Any:
-    """Whose `load()` gives a tokenizer with `decode`, `eos` and `id`."""
-    ...
-
-  def source(self) -> Any:
-    """Has `columns(items)`: lists by name, "prompt" and "reference" too."""
-    ...
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Term:
   """One reward among several.
@@ -80,7 +67,8 @@ class Term:
   """A verifier, see `rl_jax.rewards.verifiers`, which is run in the pool and
   compares the completion with the item's reference; or a function, or a
   `RewardFunction`, which is run in this process, is trusted, and gets
-  `prompts`, `completions` and all other columns of the task."""
+  `prompts`, `completions`, the `step` of the loop in which each was drawn,
+  and all other columns of the task."""
   weight: float = 1.0
   """In units of the sum over units of the reward."""
 
@@ -119,6 +107,8 @@ class TextReward:
   """Longest that a verifier may take for one completion."""
   memory: int = 1 << 30
   """Most bytes that it may take."""
+  notes: tuple[Note, ...] = ()
+  """What else is found in the responses, for components that want it."""
 
   def __post_init__(self):
     self._sum()
@@ -138,6 +128,24 @@ class TextReward:
   def metrics(self) -> tuple[str, ...]:
     """Names of all metrics that a score fills, the same at every step."""
     return (*self._sum().terms, *_COMMON)
+
+  def extras(self, time: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """What the notes find.
+
+    Args:
+      time: longest response, in tokens.
+
+    Returns:
+      Shape after the row and dtype of each array, by name.
+
+    Raises:
+      ValueError: if two notes call theirs the same.
+    """
+    shapes = [note.shapes(time) for note in self.notes]
+    names = [name for each in shapes for name in each]
+    if len(set(names)) < len(names):
+      raise ValueError(f"two notes find arrays of one name: {sorted(names)}")
+    return {name: each[name] for each in shapes for name in each}
 
   def bind(self, data: TextData) -> TextScore:
     """The reward for answers to the prompts of some data.
@@ -177,6 +185,10 @@ class TextScore:
   def _source(self) -> Any:
     return self._data.source()
 
+  @functools.cached_property
+  def _notes(self) -> tuple[Callable[[TextRollouts], dict[str, Any]], ...]:
+    return tuple(note.bind(self._data) for note in self._reward.notes)
+
   def __call__(self, rollouts: TextRollouts) -> TextRollouts:
     """Judge every row.
 
@@ -201,9 +213,7 @@ class TextScore:
     written = [row[own] for row, own in zip(token, mask, strict=True)]
     before = self._pool.report
     try:
-      judgements = self._judge(
-        [self._text(own) for own in written], np.asarray(rollouts.item)
-      )
+      judgements = self._judge([self._text(own) for own in written], rollouts)
     except BaseException:
       # What is under way belongs to a call that has failed.
       self._pool.close()
@@ -231,7 +241,13 @@ class TextScore:
       "valid": valid,
       "metric": {**rollouts.metric, **metric},
     }
-    return rollouts._replace(**filled)
+    rollouts = rollouts._replace(**filled)
+    if self._notes:
+      extra = dict(rollouts.extra)
+      for note in self._notes:
+        extra |= note(rollouts)
+      rollouts = rollouts._replace(extra=extra)
+    return rollouts
 
   def close(self) -> None:
     """End the worker processes; a later call starts new ones."""
@@ -247,15 +263,17 @@ class TextScore:
     return self._tokenizer.decode(ids)
 
   def _judge(
-    self, completions: Sequence[str], item: Int[np.ndarray, "row"]
+    self, completions: Sequence[str], rollouts: TextRollouts
   ) -> dict[str, list[Judgement]]:
     """Judgements by term; verifiers work while functions run here."""
+    item = np.asarray(rollouts.item)
     different, row = np.unique(item, return_inverse=True)
     columns = {
       name: [column[where] for where in row]
       for name, column in self._source.columns(different).items()
     }
     prompts, references = columns.pop("prompt"), columns["reference"]
+    columns["step"] = np.asarray(rollouts.step).tolist()
     tickets, found = {}, {}
     functions = {term.name: term.function() for term in self._reward.terms}
     for term in self._reward.terms:

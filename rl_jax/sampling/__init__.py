@@ -1,6 +1,10 @@
 """Samplers: from noise or prompts to samples, with a key per row."""
 
 from rl_jax.sampling.autoregressive import Autoregressive, Completions
+from rl_jax.sampling.beam import (
+  Beams,
+  constrained_beam_search,
+)
 from rl_jax.sampling.ddim import (
   Ddim,
   ddim_moments,
@@ -41,6 +45,7 @@ from rl_jax.sampling.tries import Trie
 
 __all__ = [
   "Autoregressive",
+  "Beams",
   "Completions",
   "Ddim",
   "DiscreteTimes",
@@ -54,6 +59,7 @@ __all__ = [
   "Trie",
   "UniformTimes",
   "VelocityFn",
+  "constrained_beam_search",
   "ddim_moments",
   "ddim_replay",
   "ddim_step",

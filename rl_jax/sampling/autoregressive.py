@@ -32,6 +32,7 @@ class Completions(NamedTuple):
   Attributes:
     token: ids; 0 where `mask` is false.
     mask: true = chosen, what ended the response included.
+    present: true = chosen, or written in between by an environment.
     log_prob: of the ids under the distribution they were drawn from, nats; 0
       where `mask` is false.
     entropy: of that distribution, nats; None if it was not asked for.
@@ -40,6 +41,7 @@ class Completions(NamedTuple):
 
   token: Int[Array, "sample time"]
   mask: Bool[Array, "sample time"]
+  present: Bool[Array, "sample time"]
   log_prob: Float[Array, "sample time"]
   entropy: Float[Array, "sample time"] | None
   ended: Bool[Array, "sample"]
@@ -145,6 +147,7 @@ class Autoregressive:
     *,
     samples: int,
     adapter: Params | None = None,
+    item: Int[Array | np.ndarray, "row"] | None = None,
     constraint: Trie | None = None,
   ) -> Completions:
     """Responses to prompts.
@@ -158,6 +161,8 @@ class Autoregressive:
       row_key: one key per sample; see `row_keys`.
       samples: responses to each prompt.
       adapter: low-rank change of the parameters; None for the base alone.
+      item: which items of the task the prompts are, for samplers whose
+        environment answers; not asked for here.
       constraint: the only responses that are allowed. Probabilities are
         renormalised over the ids that may come next, before top-k and its
         like; a row ends when its response is complete.
@@ -171,6 +176,7 @@ class Autoregressive:
         prompts are not padded on the left, or the model has no room for them:
         context, vocabulary.
     """
+    del item
     rows, columns = prompt.shape
     self.check_model(model, columns)
     if samples < 1 or row_key.shape[0] != rows * samples:
@@ -293,6 +299,7 @@ def _sample(
   return Completions(
     token=token,
     mask=mask,
+    present=mask,
     log_prob=jnp.where(mask & ~whole[:, None], jnp.nan, log_prob),
     entropy=entropy,
     ended=started & ~last.alive,

@@ -342,3 +342,39 @@ def test_damaged_records_are_named():
 def test_what_is_neither_text_nor_messages(value):
   with pytest.raises(ValueError, match="x must be text"):
     as_text(value, "x")
+
+
+def test_answers_go_with_their_prompts():
+  """Ids of the reference, padded on the right; `layout` says so before."""
+  data = prompts(answer=3)
+  items = data.source()[np.arange(4)]
+  tokenizer = PLAIN.load()
+  for row, own in enumerate(items["answer_mask"]):
+    answer = tokenizer.decode(items["answer"][row][own].tolist())
+    assert answer == data.texts(row)[1]
+    assert own.tolist() == sorted(own.tolist(), reverse=True)
+  for name, (shape, dtype) in data.layout.items():
+    assert items[name].shape[1:] == shape[1:], name
+    assert items[name].dtype == dtype, name
+  assert set(prompts().layout) == {"prompt", "prompt_mask", "item"}
+
+
+@pytest.mark.parametrize(
+  ("reference", "message"),
+  [
+    ("123", r"item 1 has 3 tokens, which is not in \[1, answer = 2\]"),
+    ("", "item 1 has 0 tokens"),
+    (7, "the reference of item 1 is no text but int"),
+  ],
+)
+def test_answers_that_do_not_fit_are_named(reference, message):
+  task = types.SimpleNamespace(
+    rows=2, shuffle=False, source=lambda: Items(4, lambda _: ("1+1", reference))
+  )
+  with pytest.raises(ValueError, match=message):
+    prompts(task=task, answer=2).source()[np.array([1])]
+
+
+def test_answers_are_not_negative():
+  with pytest.raises(ValueError, match="answer at least 0"):
+    prompts(answer=-1)

@@ -76,7 +76,7 @@ def test_what_does_not_count_does_not_count(name, batch):
   clean = batch._replace(valid=valid)
   dirty = {}
   for field, value in batch._asdict().items():
-    if field in ("mask", "group", "valid"):
+    if field in ("mask", "group", "valid") or value is None:
       continue
     keep = counted if value.ndim == 2 else valid
     dirty[field] = jnp.where(keep, value, jnp.nan)

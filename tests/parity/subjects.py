@@ -84,6 +84,6 @@ def inputs_with_nan() -> PolicyBatch:
     **{
       name: spoilt(value)
       for name, value in batch._asdict().items()
-      if name != "mask" and value.shape == batch.mask.shape
+      if name != "mask" and getattr(value, "shape", None) == batch.mask.shape
     }
   )

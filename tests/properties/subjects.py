@@ -33,6 +33,8 @@ PURE = (
   "ratios",
   "losses",
   "advantages",
+  "rewards.implicit",
+  "rewards.process",
   "rewards.shaping",
   "rewards.transforms",
   "controllers",
@@ -283,12 +285,17 @@ def _constructor(function: Callable[..., Any], record: type) -> Callable:
 
 
 def exported() -> list[Callable[..., Any]]:
-  """Every function in `__all__` of a pure module, where it is defined."""
+  """Every function in `__all__` of a pure module, where it is defined.
+
+  Those that return nothing check what the host has, before it is traced.
+  """
   found: dict[str, Callable[..., Any]] = {}
   for module in _modules():
     for name in module.__all__:
       thing = getattr(module, name)
-      if inspect.isfunction(thing) and thing.__module__ == module.__name__:
+      if not inspect.isfunction(thing) or thing.__module__ != module.__name__:
+        continue
+      if thing.__annotations__.get("return") not in (None, "None"):
         found[f"{module.__name__}.{name}"] = thing
   return [found[name] for name in sorted(found)]
 

@@ -35,6 +35,10 @@ DOMAINS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Any]] = {
   "decay": lambda rng, shape: rng.uniform(0.0, 1.0, shape),
   "trace": lambda rng, shape: rng.uniform(0.0, 1.0, shape),
   "tokens": lambda rng, shape: rng.integers(1, 9, shape).astype(float),
+  "label": lambda rng, shape: rng.uniform(0.0, 1.0, shape),
+  # Shares: outside of [0, 1] they are NaN by contract.
+  "mu": lambda rng, shape: rng.uniform(0.0, 1.0, shape),
+  "mean_reward": lambda rng, shape: rng.uniform(0.0, 1.0, shape),
   "smoothing": lambda rng, shape: rng.uniform(0.0, 0.4, shape),
   # Values of the bins of a distribution, and a distribution over them.
   "atom": lambda rng, shape: np.sort(rng.uniform(-2.0, 2.0, shape)),
@@ -76,6 +80,8 @@ def _array(
   if spec.kind == "int":
     if name == "segment":  # packed: ids rise along the row, then padding
       return np.sort(rng.integers(0, OTHER, shape), axis=-1)[..., ::-1].copy()
+    if name == "index":  # of segments: does not fall along the row
+      return np.sort(rng.integers(0, OTHER, shape), axis=-1).astype(np.int32)
     first = 1 if name.endswith("length") else 0  # a length is a count
     return rng.integers(first, OTHER, shape).astype(np.int32)
   if spec.kind == "bool":
@@ -138,6 +144,8 @@ def appended(subject: Subject, case: Case, axis: str, count: int) -> Case:
         new = np.full_like(new, name == "last")
       elif name == "segment":
         new = np.zeros_like(new)
+      elif name == "index":
+        new = np.full_like(new, -1)
       join = np.concatenate if spec.kind != "key" else jax.numpy.concatenate
       changed[name] = join([old, new], axis=place)
   return poisoned(subject, changed, np.nan)

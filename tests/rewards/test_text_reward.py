@@ -89,6 +89,7 @@ def test_functions_get_the_texts_and_all_columns(wrap):
     "completions": ["x", "y", "z"],
     "reference": ["r2", "r0", "r2"],
     "topic": ["c", "a", "c"],
+    "step": [0, 0, 0],
   }
 
 

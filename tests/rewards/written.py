@@ -83,14 +83,17 @@ def rollouts(*texts, item=None, vocabulary=WORDS, ended=None, time=None):
     prompt_mask=np.ones((rows, 1), bool),
     token=token,
     mask=mask,
+    present=mask,
     log_prob=np.full(token.shape, np.nan, np.float32),
     ended=np.ones(rows, bool) if ended is None else np.array(ended),
     item=np.arange(rows) if item is None else np.array(item),
     group=np.arange(rows),
+    step=np.zeros(rows, np.int32),
     key=jax.random.split(jax.random.key(0), rows),
     reward=np.full(rows, np.nan, np.float32),
     valid=np.zeros(rows, bool),
     metric={"entropy": np.ones(rows, np.float32)},
+    extra={},
   )
 
 

@@ -28,10 +28,8 @@ def _one_device(monkeypatch):
 class Hotter(Scoring):
   """A trainer that has another temperature in mind than the sampler."""
 
-  def __call__(self, *given, temperature, adapter=None):
-    return super().__call__(
-      *given, temperature=1.25 * temperature, adapter=adapter
-    )
+  def of_features(self, *given, temperature):
+    return super().of_features(*given, temperature=1.25 * temperature)
 
 
 def first_row(tmp_path, algorithm, **changes):
