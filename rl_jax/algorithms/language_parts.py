@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
   "Trainable",
   "critic_state",
+  "other_models",
   "separately",
   "text_metrics",
   "trainable",
@@ -107,6 +108,25 @@ def trainable(
     frozen["reference"] = params
     frozen_axes["reference"] = model.logical_axes(params)
   return Trainable(model, params, frozen, frozen_axes, params_axes(model))
+
+
+def other_models(
+  starts: Mapping[str, Any], load: Callable[[Any], PyTree]
+) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
+  """Parameters of models that are asked and never trained.
+
+  Args:
+    starts: by name; `Trained(by=...)` and its like.
+    load: parameters of those.
+
+  Returns:
+    Parameters and names of their axes, by name.
+  """
+  params = {name: load(start) for name, start in starts.items()}
+  return params, {
+    name: start.by.model.logical_axes(params[name])
+    for name, start in starts.items()
+  }
 
 
 def critic_state(

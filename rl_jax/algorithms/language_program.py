@@ -16,6 +16,7 @@ from rl_jax.algorithms.language_batches import (
 from rl_jax.algorithms.language_parts import (
   Trainable,
   critic_state,
+  other_models,
   separately,
   text_metrics,
   trainable,
@@ -28,7 +29,12 @@ from rl_jax.algorithms.responses import (
   response_hidden,
   response_score,
 )
-from rl_jax.algorithms.rollouts import PROMPT, found_by_judge, rollouts_of
+from rl_jax.algorithms.rollouts import (
+  PROMPT,
+  found_by_judge,
+  rollouts_of,
+  shared_prompts,
+)
 from rl_jax.algorithms.view import View
 from rl_jax.divergences import k3
 from rl_jax.losses import explained_variance
@@ -100,19 +106,18 @@ class _Built:
     )
     self.evaluation = evaluation_of(experiment, load)
     self.optimiser = settings.optimiser()
+    self.shared = shared_prompts(
+      settings, experiment.model, prompt=self.data.length
+    )
     self.critic = settings.critic
     self.refill = Refill(self.data.rows, settings.group_size)
     self.judge = getattr(self.reward, "judge", None)
-    self.frozen = dict(self.policy.frozen)
-    self.frozen_axes = dict(self.policy.frozen_axes)
+    others = {f"network/{k}": v for k, v in settings.recipe.networks.items()}
     if self.judge is not None:
-      self.frozen["judge"] = load(self.judge)
-      axes = self.judge.by.model.logical_axes(self.frozen["judge"])
-      self.frozen_axes["judge"] = axes
-    for name, start in settings.recipe.networks.items():
-      self.frozen[f"network/{name}"] = params = load(start)
-      axes = start.by.model.logical_axes(params)
-      self.frozen_axes[f"network/{name}"] = axes
+      others["judge"] = self.judge
+    more, axes = other_models(others, load)
+    self.frozen = self.policy.frozen | more
+    self.frozen_axes = self.policy.frozen_axes | axes
     self.critic_start = getattr(self.critic, "start", None)
     if self.critic_start is not None:
       self.critic_start = load(self.critic_start)
@@ -208,6 +213,7 @@ class _Built:
         temperature=self.temperature,
         scoring=settings.scoring,
         responses=responses,
+        shared=self.shared,
         extra=given,
         key=jax.random.wrap_key_data(key),
         networks={
@@ -291,7 +297,7 @@ class _Built:
       optimiser["critic"] = self.critic.optimiser()
     learner, metrics = optimise(
       lambda params, part: self._loss(params, frozen, part),
-      dict.fromkeys(self._terms(), 1.0),
+      dict.fromkeys(self.settings.recipe.fills, 1.0),
       separately(optimiser),
       Learner(params, own),
       batches,
@@ -343,7 +349,7 @@ class _Built:
       value = self._value(params["critic"], rows.responses)
       batch = batch._replace(value=value)
     totals = self.settings.recipe.terms(batch, rows.signals)
-    terms = {name: getattr(totals, name) for name in self._terms()}
+    terms = {name: getattr(totals, name) for name in self.settings.recipe.fills}
     change = scores.log_prob - batch.behaviour_log_prob
     gap = jnp.abs(scores.log_prob - batch.sampler_log_prob)
     metrics = {
@@ -358,17 +364,6 @@ class _Built:
       metrics["kl_reference"] = over_tokens(nats, mask)
     return terms, jax.lax.stop_gradient(metrics)
 
-  def _terms(self) -> tuple[str, ...]:
-    """Names of the totals that the recipe fills."""
-    recipe = self.settings.recipe
-    asked = {
-      "policy": recipe.loss,
-      "penalty": recipe.penalty,
-      "value": recipe.value,
-      "imitation": recipe.imitation,
-    }
-    return tuple(name for name, function in asked.items() if function)
-
   def _acting(self, state: State) -> PyTree:
     return state.memory.get("behaviour", state.params)
 
@@ -380,6 +375,7 @@ class _Built:
       responses,
       temperature=self.temperature,
       adapter=adapter,
+      shared=self.shared,
     )
 
   def _value(

@@ -152,6 +152,14 @@ class PolicyRecipe:
     return jax.lax.stop_gradient(said)
 
   @property
+  def fills(self) -> tuple[str, ...]:
+    """Names of the totals that it fills."""
+    slots = {"policy": "loss", "penalty": "", "value": "", "imitation": ""}
+    return tuple(
+      name for name, slot in slots.items() if getattr(self, slot or name)
+    )
+
+  @property
   def networks(self) -> dict[str, Any]:
     """Frozen models that its components ask, by name."""
     return {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rl_jax.log_probs import TokenScores, chunked_log_prob
 from rl_jax.masks import last_valid
@@ -24,6 +25,7 @@ __all__ = [
   "by_parts",
   "response_hidden",
   "response_score",
+  "shares",
 ]
 
 
@@ -80,6 +82,7 @@ class Scoring:
     *,
     temperature: float,
     adapter: PyTree | None = None,
+    shared: int = 1,
   ) -> TokenScores:
     """Log-probability and entropy at each token of the responses.
 
@@ -89,11 +92,14 @@ class Scoring:
       responses: what is scored.
       temperature: what the logits are divided by.
       adapter: low-rank change of the parameters; None for the base alone.
+      shared: see `response_hidden`.
 
     Returns:
       Both in nats, `row time`; 0 where the mask is false.
     """
-    hidden = response_hidden(model, params, responses, adapter=adapter)
+    hidden = response_hidden(
+      model, params, responses, adapter=adapter, shared=shared
+    )
     return self.of_features(
       model, params, hidden, responses, temperature=temperature
     )
@@ -137,8 +143,12 @@ def response_hidden(
   responses: Responses,
   *,
   adapter: PyTree | None = None,
+  shared: int = 1,
 ) -> Float[Array, "row time width"]:
   """Features from which each token of a response was chosen.
+
+  Responses to one prompt that stand together need it once: it is followed by
+  all of them, each of which sees the prompt and itself.
 
   Args:
     model: a decoder.
@@ -146,14 +156,65 @@ def response_hidden(
     responses: prompts padded on the left, so that the last of their columns
       is where the first token of the response is chosen.
     adapter: low-rank change of the parameters; None for the base alone.
+    shared: how many rows that follow each other have the same prompt; see
+      `shares`.
 
   Returns:
     Features after the last norm at the column before each token.
   """
-  token, mask = responses.whole
-  hidden = model.hidden(params, token, mask.astype(jnp.int32), adapter=adapter)
-  first = responses.prompt.shape[1] - 1
-  return hidden[:, first:-1]
+  columns = responses.prompt.shape[1]
+  if shared == 1:
+    token, mask = responses.whole
+    segment = mask.astype(jnp.int32)
+    hidden = model.hidden(params, token, segment, adapter=adapter)
+    return hidden[:, columns - 1 : -1]
+  rows, time = responses.token.shape
+  present = responses.whole[1][:, columns:]
+  token, mask = (
+    jnp.concatenate(
+      [prompt[::shared], own.reshape(rows // shared, shared * time)], axis=1
+    )
+    for prompt, own in (
+      (responses.prompt, responses.token),
+      (responses.prompt_mask, present),
+    )
+  )
+  branch = np.repeat(np.arange(shared + 1), [columns, *[time] * shared])
+  sees = np.tri(len(branch), dtype=bool) & (
+    (branch == 0) | (branch[:, None] == branch)
+  )
+  segment = mask.astype(jnp.int32)
+  hidden = model.hidden(params, token, segment, adapter=adapter, sees=sees)
+  own = hidden[:, columns:].reshape(rows, time, -1)
+  last = jnp.repeat(hidden[:, columns - 1 : columns], shared, axis=0)
+  return jnp.concatenate([last, own[:, :-1]], axis=1)
+
+
+def shares(model: Any, *, prompt: int, time: int, responses: int) -> bool:
+  """Whether responses to one prompt are cheaper in one row than in their own.
+
+  One row has the prompt once, and scores between all its columns.
+
+      apart:    n (P + T) columns, n (P + T)^2 scores
+      together: P + n T columns, (P + n T)^2 scores
+
+  Args:
+    model: a decoder.
+    prompt: P, columns of a prompt.
+    time: T, columns of a response.
+    responses: n, to one prompt.
+
+  Returns:
+    Whether together is less work.
+  """
+  heads = model.attention.heads * model.attention.features
+  column = model.width * (4 * heads + 3 * model.mlp)
+
+  def work(rows: int, columns: int) -> int:
+    return rows * columns * (column + 2 * heads * columns)
+
+  together = work(1, prompt + responses * time)
+  return together < work(responses, prompt + time)
 
 
 def answer_score(

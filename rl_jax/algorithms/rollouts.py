@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from rl_jax.algorithms.responses import shares
 from rl_jax.training.sharding import over_rows
 from rl_jax.training.state import State, step_key
 from rl_jax.types import TextRollouts
@@ -14,7 +15,7 @@ from rl_jax.types import TextRollouts
 if TYPE_CHECKING:
   from jaxtyping import PyTree
 
-__all__ = ["PROMPT", "found_by_judge", "rollouts_of"]
+__all__ = ["PROMPT", "found_by_judge", "rollouts_of", "shared_prompts"]
 
 PROMPT = ("prompt", "prompt_mask", "item")
 """What data gives of every prompt; arrays of other names go to `extra`."""
@@ -102,3 +103,23 @@ def rollouts_of(
     metric=dict.fromkeys(reward.metrics, blank),
     extra=given | found,
   )
+
+
+def shared_prompts(settings: Any, model: Any, *, prompt: int) -> int:
+  """Responses that are scored behind one copy of their prompt.
+
+  Args:
+    settings: a `PolicyOptimisation`.
+    model: the policy.
+    prompt: columns of a prompt.
+
+  Returns:
+    As many of a group as a part of the rows has, where that is less work and
+    they stand together; rows that are mixed do not. Otherwise 1.
+  """
+  responses, rest = divmod(settings.group_size, settings.micro_batches)
+  if settings.epochs * settings.minibatches > 1 or rest:
+    return 1
+  time = settings.sampler.length
+  cheaper = shares(model, prompt=prompt, time=time, responses=responses)
+  return responses if cheaper else 1

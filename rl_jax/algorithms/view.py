@@ -35,6 +35,8 @@ class View:
   """Blocks that log-probabilities are computed in."""
   responses: Responses
   """Prompts and what was written."""
+  shared: int
+  """Rows that follow each other with one prompt; see `response_hidden`."""
   extra: dict[str, Array]
   """What the data gave besides, rows first."""
   key: Key[Array, "row"]
@@ -46,7 +48,11 @@ class View:
   def hidden(self) -> Float[Array, "row time width"]:
     """Features before the head at the column that chose each token."""
     return response_hidden(
-      self.model, self.params, self.responses, adapter=self.adapter
+      self.model,
+      self.params,
+      self.responses,
+      adapter=self.adapter,
+      shared=self.shared,
     )
 
   @functools.cached_property

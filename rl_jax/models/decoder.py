@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rl_jax import masks
 from rl_jax.models import decoder_weights as weights
@@ -22,7 +23,7 @@ from rl_jax.models.decoder_lora import Lora
 from rl_jax.models.decoder_weights import Layer, Weight
 
 if TYPE_CHECKING:
-  from jaxtyping import Array, Float, Int, PRNGKeyArray
+  from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
   from rl_jax.models.protocol import Params
 
@@ -115,6 +116,7 @@ class Decoder:
     segment: Int[Array, "row time"],
     *,
     adapter: Params | None = None,
+    sees: Bool[np.ndarray, "time column"] | None = None,
   ) -> Float[Array, "row time width"]:
     """Features of each column after the last norm.
 
@@ -127,11 +129,15 @@ class Decoder:
         its row NaN.
       segment: id of each column's sequence; 0 = padding.
       adapter: as `init_adapter` makes it; None for the base alone.
+      sees: which columns each one sees of its sequence, itself included, for
+        sequences that branch; None: itself and all before it. Where a column
+        is in its sequence is how many it sees.
 
     Returns:
       Features in `dtype`; something finite where padding.
     """
     seen = masks.segment_mask(segment)
+    seen = seen if sees is None else seen & sees[None]
     position = jnp.maximum(jnp.sum(seen, axis=-1) - 1, 0)
     columns = self.attention.columns(
       position, seen, places=position, used=jnp.zeros((), int)

@@ -78,7 +78,8 @@ def test_worked_example():
   np.testing.assert_allclose(gathered.value, [[0.01, 0.015, 0.035]], atol=1e-7)
   np.testing.assert_allclose(accumulative.value, gathered.value, atol=1e-7)
   np.testing.assert_allclose(single.value, [[0.01, 0.005, 0.02]], atol=1e-7)
-  assert single.valid.all() and accumulative.valid.all()
+  assert single.valid.all()
+  assert accumulative.valid.all()
   low = aggregate_steps(single.value, single.valid, method="min")
   orm = aggregate_steps(accumulative.value, single.valid, method="last")
   np.testing.assert_allclose((low[0], orm[0]), (0.005, 0.035), atol=1e-7)
@@ -157,9 +158,7 @@ def test_steps_against_a_loop():
         values.append(step if mode == "single" else total)
       values += [0.0] * (4 - len(values))
       np.testing.assert_allclose(found.value[row], values, atol=1e-6)
-      assert found.valid[row].tolist() == [
-        k <= max(own) for k in range(4)
-      ]
+      assert found.valid[row].tolist() == [k <= max(own) for k in range(4)]
 
 
 def test_scores_of_responses_against_a_loop():
@@ -253,9 +252,9 @@ def test_bad_input():
 
 
 def test_unknown_options(unchecked):
-  with pytest.raises(ValueError, match="mode must be .* got 'both'"):
+  with pytest.raises(ValueError, match=r"mode must be .* got 'both'"):
     steps("both")
-  with pytest.raises(ValueError, match="method must be .* got 'max'"):
+  with pytest.raises(ValueError, match=r"method must be .* got 'max'"):
     aggregate_steps(jnp.ones((1, 2)), jnp.ones((1, 2), bool), method="max")
 
 

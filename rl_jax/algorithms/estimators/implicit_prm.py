@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -61,6 +61,8 @@ class ImplicitPRM:
   """Per token, of process rewards."""
   step_end: int | None = None
   """Id of the token that ends a step; None pays every token."""
+
+  compares: ClassVar[bool] = True
 
   def __post_init__(self) -> None:
     require_positive("beta", self.beta)

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 
-from rl_jax.advantages.sigma_filter import filtered_whiten
+from rl_jax.advantages.sigma_filter import Filtered, filtered_whiten
 from rl_jax.algorithms.components import Raw, ToGo
-from rl_jax.algorithms.recipe import PolicyBatch, PolicyRecipe, Signals
+from rl_jax.algorithms.recipe import (
+  PolicyBatch,
+  PolicyRecipe,
+  Signals,
+  needed,
+)
 from rl_jax.losses.stable import stable_reinforce_loss
 from rl_jax.reduce import Total, over_sequences, over_tokens
 
@@ -48,27 +53,25 @@ class FilteredWhitening:
     mask: Bool[Array, "row time"],
   ) -> Float[Array, "row time"]:
     """The advantages that are used."""
+    return self._filtered(advantage, mask).value
+
+  def watch(
+    self, batch: PolicyBatch, signals: Signals, *, num_groups: int
+  ) -> dict[str, Total]:
+    """The share of tokens that were dropped."""
+    del batch, num_groups
+    credited = needed(signals.credited, "credited")
+    dropped = self._filtered(credited, signals.mask).dropped
+    return {"filtered": over_tokens(dropped.astype(jnp.float32), signals.mask)}
+
+  def _filtered(self, advantage: Array, mask: Array) -> Filtered:
     return filtered_whiten(
       advantage,
       mask,
       bound=self.bound,
       ddof=self.ddof,
       reference_bounds=self.reference_bounds,
-    ).value
-
-  def watch(
-    self, batch: PolicyBatch, signals: Signals, *, num_groups: int
-  ) -> dict[str, Total]:
-    """The share of tokens without an advantage, in a batch that has some."""
-    del batch, num_groups
-    without = signals.mask & (signals.advantage == 0)
-    # Rewards that are all the same leave zeros, of which none was dropped.
-    some = jnp.any(signals.advantage != 0)
-    return {
-      "filtered": over_tokens(
-        (without & some).astype(jnp.float32), signals.mask
-      )
-    }
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

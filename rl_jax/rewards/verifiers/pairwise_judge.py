@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
   "CONSISTENCY_TEMPLATE",
+  "JUDGE_TEMPLATE",
   "AskedConsistency",
   "Consistency",
   "MentionConsistency",
@@ -30,6 +31,7 @@ __all__ = [
   "PairwiseJudgeExample",
   "ThinkAnswer",
   "difficulty_filter",
+  "judge_prompt",
   "judge_reward",
   "parse_think_answer",
   "shuffled_pairs",
@@ -50,6 +52,19 @@ Which response does the reasoning find better?
 Write that digit and nothing else."""
 """What another model is asked; see `AskedConsistency`."""
 
+JUDGE_TEMPLATE = """\
+Question: {question}
+
+Response 1: {first}
+
+Response 2: {second}
+
+Which response is better? Compare them step by step between <think> and \
+</think>, naming the better one at the end as response 1 or response 2. Then \
+write its number alone between <answer> and </answer>, with nothing between \
+the two parts and nothing after them."""
+"""What the policy is asked; see `judge_prompt`."""
+
 
 class PairwiseJudgeExample(NamedTuple):
   """Two responses to a question, and which one people preferred.
@@ -67,6 +82,28 @@ class PairwiseJudgeExample(NamedTuple):
   second: str
   label: int
   image: str = ""
+
+
+def judge_prompt(example: PairwiseJudgeExample) -> str:
+  """What a judge is asked about an example, in `JUDGE_TEMPLATE`.
+
+  Args:
+    example: its texts.
+
+  Returns:
+    The prompt; the image, if there is one, is for the model's own input.
+
+  Raises:
+    ValueError: if a text is empty: there would be nothing to compare.
+  """
+  places = re.compile(r"\{(question|first|second)\}")
+  for name in ("question", "first", "second"):
+    if not getattr(example, name).strip():
+      raise ValueError(f"the example has an empty {name}")
+  # In one pass: a text may itself have such a brace.
+  return places.sub(
+    lambda found: getattr(example, found.group(1)), JUDGE_TEMPLATE
+  )
 
 
 class ThinkAnswer(NamedTuple):

@@ -48,7 +48,7 @@ class Bigram(models.Decoder):
       "output": jax.random.normal(keys[1], shape) * 0.5,
     }
 
-  def hidden(self, params, token, segment, *, adapter=None):
+  def hidden(self, params, token, segment, *, adapter=None, sees=None):
     assert adapter is None
     return params["embedding"][jnp.where(segment != 0, token, 0)]
 
