@@ -50,8 +50,22 @@ class Property:
   applies: Callable[[Subject], bool]
   check: Callable[[Subject], None]
 
+  @property
+  def of_the_machine(self) -> bool:
+    """Whether it is about how a function is run and not about its mathematics.
+
+    The choice among a function's options is then of no account.
+    """
+    return self.name in _MACHINE
+
 
 PROPERTIES: list[Property] = []
+_MACHINE = {
+  "eight_devices_change_nothing",
+  "vmap_is_a_loop",
+  "wrong_dtype_raises",
+  "wrong_shape_raises",
+}
 
 
 def promise(applies: Callable[[Subject], bool]) -> Callable:
