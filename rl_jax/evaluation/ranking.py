@@ -185,7 +185,8 @@ class BeamRanking:
     change, or None, that programs of language models make.
 
     Raises:
-      ValueError: if there are fewer prompts, or a reference is no item.
+      ValueError: if there are fewer prompts, an answer is longer than
+        `length`, or a reference is no answer.
     """
     del load
     model, source = experiment.model, self.data.source()
@@ -197,7 +198,12 @@ class BeamRanking:
     items = source[np.arange(self.prompts)]
     tokenizer = self.data.vocabulary.load()
     end = () if tokenizer.eos is None else (tokenizer.id(tokenizer.eos),)
-    trie = Trie.of((*tokenizer.encode(one), *end) for one in self.answers)
+    written = [(*tokenizer.encode(one), *end) for one in self.answers]
+    longest = max(map(len, written))
+    if longest > self.length:
+      raise ValueError(
+        f"length = {self.length} does not hold an answer of {longest} tokens"
+      )
     target = np.full((self.prompts, self.length), -1, np.int32)
     known = frozenset(self.answers)
     for row, item in enumerate(items["item"]):
@@ -233,7 +239,7 @@ class BeamRanking:
       "prompt": jnp.asarray(items["prompt"]),
       "prompt_mask": jnp.asarray(items["prompt_mask"]),
       "target": jnp.asarray(target),
-      "trie": Trie(*map(jnp.asarray, trie)),
+      "trie": Trie(*map(jnp.asarray, Trie.of(written))),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
@@ -91,12 +92,8 @@ class Episodes(Autoregressive):
     Returns:
       Their text, special tokens and the end of the text left out.
     """
-    tokenizer = self.vocabulary.load()
-    ids = list(token)
-    # A vocabulary may not mark it as special, and then it would show.
-    if tokenizer.eos is not None and ids[-1:] == [tokenizer.id(tokenizer.eos)]:
-      ids.pop()
-    return tokenizer.decode(ids)
+    # All actions of an episode are told again in each of its turns.
+    return _said(self.vocabulary, tuple(token))
 
   def shown(self, observation: str) -> list[int]:
     """An observation as the policy gets it.
@@ -111,7 +108,7 @@ class Episodes(Autoregressive):
       ValueError: if they are none, or too many and not to be cut.
     """
     text = self.wording.replace(_PLACE, observation)
-    ids = self.vocabulary.load().encode(text)
+    ids = _ids(self.vocabulary, text)
     if not ids:
       raise ValueError(
         "an observation is empty: give it a wording, a model needs a token to"
@@ -123,7 +120,7 @@ class Episodes(Autoregressive):
         f" {self.observation_length}: raise it, or cut=True. It begins"
         f" {observation[:80]!r}"
       )
-    return ids[: self.observation_length]
+    return list(ids[: self.observation_length])
 
   def replayed(
     self,
@@ -232,6 +229,20 @@ class Episodes(Autoregressive):
       jnp.asarray(item),
       adapter,
     )
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _ids(vocabulary: Any, text: str) -> tuple[int, ...]:
+  return tuple(vocabulary.load().encode(text))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _said(vocabulary: Any, token: tuple[int, ...]) -> str:
+  tokenizer = vocabulary.load()
+  # A vocabulary may not mark it as special, and then it would show.
+  if tokenizer.eos is not None and token[-1:] == (tokenizer.id(tokenizer.eos),):
+    token = token[:-1]
+  return tokenizer.decode(token)
 
 
 class Replay(NamedTuple):

@@ -23,6 +23,7 @@ OPTIONS = {
   "min_shared": 2,
   "baseline": "none",
 }
+STEPS = jax.jit(salt_step_advantages, static_argnames=tuple(OPTIONS))
 
 
 def oracle(advantage, edge, node, valid, **options):
@@ -67,7 +68,7 @@ def batch(seed, rows=6, turns=4, ids=5):
 def steps(advantage, edge, node=None, valid=None, **changed):
   edge = jnp.asarray(edge, jnp.int32)
   return np.asarray(
-    salt_step_advantages(
+    STEPS(
       jnp.asarray(advantage, jnp.float32),
       edge,
       edge if node is None else jnp.asarray(node, jnp.int32),
@@ -137,6 +138,12 @@ def test_loop_of_the_specification():
     found = steps([1.0, -1.0], edge, weighting=weighting)
     expected = [[shared, shared, 1.0], [shared, -1.0, 0.0]]
     np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+def test_a_group_without_a_difference_stays_zero():
+  edge = np.array([[0, 1, 2], [0, 3, 4]])
+  for baseline in ("none", "node"):
+    assert not steps([0.0, 0.0], edge, edge, baseline=baseline).any()
 
 
 def test_without_shared_edges_it_is_the_base_exactly():

@@ -23,7 +23,8 @@ def test_one_wrong_answer_among_many_is_dropped():
   reward[17] = 0.0
   found = white(reward)
   assert found.value[17] == 0
-  assert found.dropped.sum() == 1 and bool(found.dropped[17])
+  assert found.dropped.sum() == 1
+  assert bool(found.dropped[17])
   np.testing.assert_allclose(np.delete(found.value, 17), 0.062622, atol=1e-6)
   kept = sigma_filter(
     jnp.asarray((reward - reward.mean()) / reward.std(), jnp.float32),
@@ -82,7 +83,8 @@ def test_nan_stays_visible_unless_the_code_is_asked_for():
   mask = jnp.ones(3, bool)
   assert jnp.isnan(sigma_filter(z, mask, bound=3.0).value[0])
   code = white(z, reference_bounds=True)
-  assert code.dropped.all() and not code.value.any()
+  assert code.dropped.all()
+  assert not code.value.any()
 
 
 def test_bad_input():

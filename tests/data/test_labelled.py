@@ -63,7 +63,8 @@ def test_items_are_laid_out_like_demonstrations(tmp_path):
     assert items["mask"].sum(axis=1).tolist() == [2, 3]
     assert items["token"][0][items["mask"][0]].tolist() == [3, END]
     assert items["segment"].sum(axis=1).tolist() == [6, 7]
-    assert len(source) == 6 and data.source() is source
+    assert len(source) == 6
+    assert data.source() is source
 
 
 def test_balance_over_all_and_within_instructions():

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
+import types
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rl_jax import data, models
+from rl_jax.environments.texts import listed
 from rl_jax.evaluation import ranking
+from sampling.chains import Chain
 
 
 def test_ranks_hits_and_gains_against_a_loop():
@@ -39,6 +46,75 @@ def test_chains_are_ranked_by_their_likelihood():
   assert apart.tolist() == [[3, 5, 5, 3, 9, -1], [2, 2, 2, -1, -1, -1]]
   merged = ranking.ranked_chains(item, nats, merge=True)
   assert merged.tolist() == [[3, 5, 9, -1, -1, -1], [2, -1, -1, -1, -1, -1]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+  """Prompts with the items that are right."""
+
+  items: tuple[tuple[str, str], ...]
+  rows: int = 1
+  shuffle: bool = False
+
+  def source(self):
+    return listed(self.items)
+
+
+VOCABULARY = models.Characters(alphabet="abcd=")
+ANSWERS = ("ab", "ac", "b", "cd", "dd")
+
+
+def evaluated(references=("cd", "b", "ab", "dd"), **change):
+  task = Pairs(
+    tuple(("abcd"[n] + "=", one) for n, one in enumerate(references))
+  )
+  prompts = data.Prompts(task=task, vocabulary=VOCABULARY, length=2)
+  given = {"data": prompts, "answers": ANSWERS, "length": 3, "prompts": 4}
+  evaluation = ranking.BeamRanking(
+    **(given | {"width": 4, "places": (1, 3)} | change)
+  )
+  model = Chain(vocabulary=VOCABULARY.size, context=8)
+  return evaluation.build(types.SimpleNamespace(model=model), None)
+
+
+def test_beams_of_held_out_prompts_are_held_against_their_items():
+  """Every prompt ends alike: one ranking, counted by hand."""
+  size = VOCABULARY.size
+  table = np.random.default_rng(5).normal(size=(size, size)).astype(np.float32)
+  log_prob = jax.nn.log_softmax(table, axis=-1)
+  ids = {one: number for number, one in enumerate("abcd=")}
+
+  def score(answer):
+    path = [ids["="], *(ids[one] for one in answer), size - 1]
+    return sum(
+      float(log_prob[a, b]) for a, b in zip(path, path[1:], strict=False)
+    )
+
+  order = sorted(ANSWERS, key=score, reverse=True)
+  evaluate, frozen = evaluated()
+  state = types.SimpleNamespace(params=({"table": jnp.asarray(table)}, None))
+  metrics, pictures = evaluate(state, frozen)
+  assert pictures == {}
+  rank = [order.index(one) + 1 for one in ("cd", "b", "ab", "dd")]
+  for k in (1, 3):
+    hits = [one <= k for one in rank]
+    gain = [h / np.log2(one + 1) for h, one in zip(hits, rank, strict=True)]
+    found = (
+      metrics[f"evaluation/hit_at_{k}"],
+      metrics[f"evaluation/ndcg_at_{k}"],
+    )
+    means = [float(total.mean()) for total in found]
+    np.testing.assert_allclose(means, [np.mean(hits), np.mean(gain)], rtol=1e-6)
+  assert 0 < np.mean([one <= 3 for one in rank]) < 1
+
+
+def test_what_cannot_be_ranked_is_refused():
+  with pytest.raises(ValueError, match="'a' of item 0 is not an answer"):
+    evaluated(references=("a",), prompts=1)
+  with pytest.raises(ValueError, match="wants 4 prompts, its data has 1"):
+    evaluated(references=("b",))
+  with pytest.raises(ValueError, match="length = 2 .* 3 tokens"):
+    evaluated(length=2)
 
 
 def test_nonsense_is_refused():

@@ -16,6 +16,7 @@ from rl_jax.rewards.verifiers.pairwise_judge import (
   PairwiseJudge,
   PairwiseJudgeExample,
   difficulty_filter,
+  judge_prompt,
   judge_reward,
   parse_think_answer,
   shuffled_pairs,
@@ -142,6 +143,16 @@ def test_the_template_says_what_it_must():
     assert word in CONSISTENCY_TEMPLATE
 
 
+def test_what_a_judge_is_asked():
+  example = PairwiseJudgeExample("Q {second}?", "A", "B", 1)
+  text = judge_prompt(example)
+  assert "Question: Q {second}?" in text
+  assert "Response 1: A\n" in text
+  assert "Response 2: B\n" in text
+  with pytest.raises(ValueError, match="empty first"):
+    judge_prompt(example._replace(first=" "))
+
+
 def test_judgements():
   judge = PairwiseJudge()
   assert judge(f"{GOOD}<answer>2</answer>", "2").reward == 2.0
@@ -158,16 +169,14 @@ def test_judgements():
 
 def test_difficulty():
   assert difficulty_filter([1, 3, None, 2], min_attempts=3) == [1, 2]
-  with pytest.raises(ValueError, match="example 1 .*0 attempts"):
+  with pytest.raises(ValueError, match=r"example 1 .*0 attempts"):
     difficulty_filter([1, 0], min_attempts=2)
   with pytest.raises(ValueError, match="min_attempts"):
     difficulty_filter([1], min_attempts=0)
 
 
 def test_labels_come_equally_often():
-  examples = [
-    PairwiseJudgeExample(str(n), "good", "bad", 1) for n in range(20)
-  ]
+  examples = [PairwiseJudgeExample(str(n), "good", "bad", 1) for n in range(20)]
   found = shuffled_pairs(examples, rng=np.random.default_rng(0))
   assert collections.Counter(one.label for one in found) == {1: 10, 2: 10}
   for number, one in enumerate(found):

@@ -59,14 +59,16 @@ class GroupWeighted:
     reward: Float[Array, "row"],
     *,
     num_groups: int,
-    **remembered: Any,
+    memory: Any = None,
   ) -> Float[Array, "row"] | Remembered:
     """The weighted advantage, with the memory of a base that has one."""
     weight = self.weight(batch, num_groups=num_groups)
-    found = self.base(batch, reward, num_groups=num_groups, **remembered)
-    if isinstance(found, Remembered):
-      return found._replace(value=found.value * weight)
-    return found * weight
+    if memory is None:
+      return weight * self.base(batch, reward, num_groups=num_groups)
+    value, memory = self.base(
+      batch, reward, num_groups=num_groups, memory=memory
+    )
+    return Remembered(weight * value, memory)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -84,8 +84,9 @@ class Canon:
   where groups are even. Use it with a reduction that divides by a constant.
 
   Raises:
-    ValueError: if `mu` is outside of [0, 1], `alpha` is negative, or there is
-      an `alpha` and no side that it is for, or the other way round.
+    ValueError: if `mu` is outside of [0, 1], there is not exactly one of it
+      and a schedule, `alpha` is negative, or there is an `alpha` and no side
+      that it is for, or the other way round.
   """
 
   metric: str
@@ -93,8 +94,11 @@ class Canon:
   the policy that wrote it, at the temperature of its log-probabilities;
   "length"; "random", the place in the group; or the name of an array in
   `batch.extra`, one number for each row, from the data or the judge."""
-  mu: float | MuSchedule = 1.0
-  """Weight of the comparison with the other half; the rest is for the own."""
+  mu: float | None = None
+  """Weight of the comparison with the other half; the rest is for the own. 1
+  in the released code; None with a schedule."""
+  schedule: MuSchedule | None = None
+  """What gives the weight instead."""
   alpha: float = 1.0
   """What the rewards of one half are multiplied with in that comparison."""
   alpha_side: Literal["high", "low"] | None = None
@@ -103,7 +107,11 @@ class Canon:
   """What the high half gains and the low one loses there."""
 
   def __post_init__(self) -> None:
-    if not isinstance(self.mu, MuSchedule) and not 0 <= self.mu <= 1:
+    if (self.mu is None) == (self.schedule is None):
+      raise ValueError(
+        f"one of mu and schedule, got {self.mu} and {self.schedule}"
+      )
+    if self.mu is not None and not 0 <= self.mu <= 1:
       raise ValueError(f"mu must be in [0, 1], got {self.mu}")
     if not self.alpha >= 0:
       raise ValueError(f"alpha must not be negative, got {self.alpha}")
@@ -163,15 +171,16 @@ class Canon:
       count = jnp.sum(split, dtype=jnp.float32)
       return Total(jnp.sum(keep(up - down, split)), count)
 
-    mu = jnp.asarray(self._mu(batch), jnp.float32)
     return {
-      "canon_mu": Total.of(mu),
+      "canon_mu": Total.of(self._mu(batch)),
       "canon_metric_gap": gap(metric),
       "canon_reward_gap": gap(batch.reward),
     }
 
-  def _mu(self, batch: PolicyBatch) -> float | Float[Array, ""]:
-    return self.mu(batch) if isinstance(self.mu, MuSchedule) else self.mu
+  def _mu(self, batch: PolicyBatch) -> Float[Array, ""]:
+    if self.schedule is not None:
+      return self.schedule(batch)
+    return jnp.asarray(self.mu, jnp.float32)
 
   def _metric(self, batch: PolicyBatch) -> Float[Array, "row"]:
     if self.metric == "length":

@@ -15,12 +15,10 @@ from rl_jax.algorithms.components import Generalized, ToGo
 from rl_jax.algorithms.policy_records import PolicyBatch, Signals, found
 from rl_jax.masks import last_valid, widened
 from rl_jax.reduce import Total
-from rl_jax.rewards.process import refined_process_reward
+from rl_jax.rewards.process import Refine, refined_process_reward
 
 if TYPE_CHECKING:
   from jaxtyping import Array, Bool, Float
-
-  from rl_jax.rewards.process import Refine
 
 __all__ = ["ProcessReward", "reached_by"]
 

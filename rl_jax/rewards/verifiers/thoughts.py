@@ -41,6 +41,7 @@ __all__ = [
   "check_evaluation",
   "split_response",
   "step_spans",
+  "token_starts",
   "token_steps",
 ]
 
@@ -251,6 +252,27 @@ def token_steps(
   return step.astype(np.int32), label[used].astype(np.int32)
 
 
+def token_starts(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[int]]:
+  """The text of ids, and the character at which each begins.
+
+  Args:
+    tokenizer: has `decode`.
+    ids: of the tokens.
+
+  Returns:
+    The text, and a number for each id; tokens that are part of one character
+    begin where it is first seen.
+  """
+  text = tokenizer.decode(ids)
+  pieces = [tokenizer.decode([one]) for one in ids]
+  if "".join(pieces) != text:
+    # A character of several tokens, or a rule that looks at neighbours.
+    whole = [tokenizer.decode(ids[:n]) for n in range(len(ids) + 1)]
+    return text, [min(len(x), len(text)) for x in whole[:-1]]
+  lengths = np.array([len(piece) for piece in pieces], int)
+  return text, (np.cumsum(lengths) - lengths).tolist()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Thoughts:
   """Finds labels of steps in responses, for components that want them.
@@ -349,7 +371,7 @@ class _Found:
     note, tokenizer = self._note, self._tokenizer
     end = [tokenizer.id(tokenizer.eos)] if tokenizer.eos is not None else []
     kept = ids[:-1] if ids[-1:] == end else ids
-    text, start = _starts(tokenizer, kept)
+    text, start = token_starts(tokenizer, kept)
     start = np.array([*start, *[len(text)] * (len(ids) - len(kept))], int)
     try:
       response = split_response(
@@ -370,15 +392,3 @@ class _Found:
     if len(label) > note.steps:
       return f"too many steps: {len(label)} of at most {note.steps}"
     return step, label, response.correct
-
-
-def _starts(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[int]]:
-  """The text of ids, and the character at which each begins."""
-  text = tokenizer.decode(ids)
-  pieces = [tokenizer.decode([one]) for one in ids]
-  if "".join(pieces) != text:
-    # A character of several tokens, or a rule that looks at neighbours.
-    whole = [tokenizer.decode(ids[:n]) for n in range(len(ids) + 1)]
-    return text, [min(len(x), len(text)) for x in whole[:-1]]
-  lengths = np.array([len(piece) for piece in pieces], int)
-  return text, (np.cumsum(lengths) - lengths).tolist()

@@ -67,14 +67,17 @@ def test_half_is_dr_grpo() -> None:
     ({"mu": 1.0}, [1, -0.5, 1, 0.5, -1, -0.5, -1, 0.5, 0]),
     ({"mu": 0.0}, [0, -0.5, 0, 0.5, 0, -0.5, 0, 0.5, 0]),
     (
-      {"alpha": 0.5, "alpha_side": "high"},
+      {"mu": 1.0, "alpha": 0.5, "alpha_side": "high"},
       [0.5, -0.25, 0.5, 0.75, -0.5, -0.5, -0.5, 0, 0],
     ),
     (
-      {"alpha": 0.5, "alpha_side": "low"},
+      {"mu": 1.0, "alpha": 0.5, "alpha_side": "low"},
       [1, -0.5, 1, 0, -1, -0.25, -1, 0.75, 0],
     ),
-    ({"beta": 0.25}, [1.25, -0.75, 1.25, 0.25, -1.25, -0.25, -1.25, 0.75, 0]),
+    (
+      {"mu": 1.0, "beta": 0.25},
+      [1.25, -0.75, 1.25, 0.25, -1.25, -0.25, -1.25, 0.75, 0],
+    ),
   ],
 )
 def test_length_by_hand(settings, expected) -> None:
@@ -103,7 +106,7 @@ def test_every_metric_is_its_own() -> None:
       alpha=0.75,
       alpha_side="low",
     )
-    found = of_rows(batch, metric=metric, alpha=0.75, alpha_side="low")
+    found = of_rows(batch, metric=metric, mu=1.0, alpha=0.75, alpha_side="low")
     np.testing.assert_array_equal(found, expected)
 
 
@@ -115,16 +118,16 @@ def test_what_is_wanted_and_what_is_asked_for() -> None:
     responses=Responses(token, mask, token, mask),
     scores=types.SimpleNamespace(entropy=entropy),
   )
-  asked = Canon(metric="entropy").ask(view)
+  asked = Canon(metric="entropy", mu=1.0).ask(view)
   assert {k: v.tolist() for k, v in asked.items()} == {
     "mean_token_entropy": [0.75]
   }
   for metric in ("length", "random", "hops"):
-    assert Canon(metric=metric).ask(view) == {}
-  assert Canon(metric="hops").wants == ("hops",)
-  assert Canon(metric="entropy").wants == ()
+    assert Canon(metric=metric, mu=1.0).ask(view) == {}
+  assert Canon(metric="hops", mu=1.0).wants == ("hops",)
+  assert Canon(metric="entropy", mu=1.0).wants == ()
   with pytest.raises(ValueError, match="`hops`"):
-    estimated(batch_of(), metric="hops")
+    estimated(batch_of(), metric="hops", mu=1.0)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +141,7 @@ def test_what_is_wanted_and_what_is_asked_for() -> None:
   ],
 )
 def test_schedules(kind: str, mu: float) -> None:
-  found = estimated(batch_of(), metric="length", mu=MuSchedule(kind=kind))
+  found = estimated(batch_of(), metric="length", schedule=MuSchedule(kind=kind))
   assert found.metric["canon_mu"].mean() == pytest.approx(mu)
   fixed = estimated(batch_of(), metric="length", mu=mu)
   np.testing.assert_allclose(
@@ -150,7 +153,9 @@ def test_accuracy_of_the_judge_and_not_of_a_shaped_reward() -> None:
   recipe = dataclasses.replace(
     recipes.dr_grpo,
     shaping=(lambda batch, reward: 5.0 * reward,),
-    baseline=Canon(metric="length", mu=MuSchedule(kind="accuracy_first_intra")),
+    baseline=Canon(
+      metric="length", schedule=MuSchedule(kind="accuracy_first_intra")
+    ),
   )
   found = recipe.estimate(batch_of(), num_groups=2)
   assert found.metric["canon_mu"].mean() == 0.5
@@ -160,19 +165,21 @@ def test_accuracy_of_the_judge_and_not_of_a_shaped_reward() -> None:
 def test_rewards_that_are_no_accuracy_are_not_hidden() -> None:
   schedule = MuSchedule(kind="accuracy_first_inter")
   batch = batch_of(reward=4.0 * REWARD)
-  assert np.isnan(of_rows(batch, metric="length", mu=schedule)[:8]).all()
+  assert np.isnan(of_rows(batch, metric="length", schedule=schedule)[:8]).all()
 
 
 def test_a_response_without_a_token_is_not_hidden() -> None:
   """Its group has no advantage that a doctor would let pass."""
   mask = MASK.at[6].set(False)
-  found = estimated(batch_of(mask=mask), metric="length").signals.advantage
+  found = estimated(
+    batch_of(mask=mask), metric="length", mu=1.0
+  ).signals.advantage
   assert np.isnan(found[0, 0])
   assert np.isfinite(found[1::2]).all()
 
 
 def test_how_far_the_halves_are_apart_is_reported() -> None:
-  found = estimated(batch_of(), metric="length").metric
+  found = estimated(batch_of(), metric="length", mu=1.0).metric
   said = {name: total.mean().item() for name, total in found.items()}
   assert said == {
     "canon_mu": 1.0,
@@ -187,9 +194,11 @@ def test_how_far_the_halves_are_apart_is_reported() -> None:
   [
     {"mu": 1.5},
     {"mu": float("nan")},
-    {"alpha": -1.0, "alpha_side": "low"},
-    {"alpha": 0.9},
-    {"alpha_side": "high"},
+    {"mu": 1.0, "alpha": -1.0, "alpha_side": "low"},
+    {"mu": 1.0, "alpha": 0.9},
+    {"mu": 1.0, "alpha_side": "high"},
+    {},
+    {"mu": 1.0, "schedule": MuSchedule(kind="cosine_first_intra")},
   ],
 )
 def test_bad_settings_are_refused(settings) -> None:
@@ -206,7 +215,7 @@ def test_schedules_without_steps_are_refused(settings) -> None:
 @pytest.mark.slow
 def test_a_step_splits_by_the_entropy_of_the_policy_that_sampled() -> None:
   recipe = dataclasses.replace(
-    recipes.trl_dr_grpo, baseline=Canon(metric="entropy")
+    recipes.trl_dr_grpo, baseline=Canon(metric="entropy", mu=1.0)
   )
   own = letters.Begun(
     letters.experiment(dataclasses.replace(letters.GRPO, recipe=recipe))

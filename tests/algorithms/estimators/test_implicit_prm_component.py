@@ -98,9 +98,7 @@ def test_asking_two_models():
     atol=1e-6,
   )
   # The same in all, wherever it is paid.
-  np.testing.assert_allclose(
-    steps.sum(axis=1), expected.sum(axis=1), atol=1e-6
-  )
+  np.testing.assert_allclose(steps.sum(axis=1), expected.sum(axis=1), atol=1e-6)
 
 
 def test_what_it_reports():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import recipes
+from experiments.process_rewards import clip_delta_chain
 from rl_jax.advantages import discounted_returns, generalized_advantage
 from rl_jax.advantages.multistep import length_adaptive_trace
 from rl_jax.advantages.recursion import next_values
@@ -236,3 +237,12 @@ def test_threshold_is_a_quantile_of_what_counts():
 
   with pytest.raises(ValueError, match=r"fraction must be .* 1\.5"):
     reached_by(jnp.asarray(SCORE), jnp.asarray(THERE), fraction=1.5)
+
+
+@pytest.mark.slow
+def test_the_chain_of_the_specification_keeps_its_thresholds():
+  found = clip_delta_chain.of_seeds(2)
+  assert clip_delta_chain.failures(found) == []
+  # And the thresholds can be missed.
+  hacked = found | {"clip": found["raw"], "delta": found["raw"]}
+  assert len(clip_delta_chain.failures(hacked)) == 3

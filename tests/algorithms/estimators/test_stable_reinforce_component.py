@@ -97,7 +97,8 @@ def test_a_mismatch_of_the_sampler_breaks_the_one_and_not_the_other():
   rows = batch(reward, fault)
   stable = StableReinforce().recipe
   value, slope = jax.value_and_grad(objective)(rows.log_prob, rows, stable)
-  assert np.isfinite(value) and np.isfinite(slope).all()
+  assert np.isfinite(value)
+  assert np.isfinite(slope).all()
   assert not np.asarray(slope)[fault].any()
   bare = dataclasses.replace(
     stable, loss=partial(clipped_policy_terms, clip_low=0.2, clip_high=0.2)

@@ -1,0 +1,29 @@
+"""ADORA learns less from prompts whose long answers are no better.
+
+  rl-jax train experiments/advantages/adora.py
+
+What it shows: a tiny decoder sums chains, and may write the running sums
+before its answer or guess. GRPO, with a tenth of the weight for groups whose
+longest success is no longer than their mean failure; groups without a success
+count in full (the attenuation of the paper's vision-language runs). The report
+has the share of groups that were weighted down and accuracy by length. Starts
+from adora_task.py's warm start, which is trained first; adora_study.py has
+GRPO beside it.
+Time: TIME_HERE
+Expected: EXPECTED_HERE
+Variations: --algorithm.recipe.baseline.weight.empty llm weights groups without
+a success down and those without a failure not;
+--algorithm.recipe.baseline.weight.other 1.0 is GRPO;
+--algorithm.recipe.baseline.weight.criteria any also counts difficult chains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from experiments.advantages.adora_task import trained
+from rl_jax.algorithms.estimators.adora import ADORA_VLM
+
+experiment = trained(
+  "adora", dataclasses.replace(ADORA_VLM, cap=None, max_reward=1.0)
+)

@@ -1,0 +1,44 @@
+"""GRPO with and without ADORA's weights, on chains of sums.
+
+  python -m experiments.advantages.adora_study
+
+Compared are accuracy on chains of three and four numbers that are not in the
+training set, the length of responses to all, and the reward in training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+
+from experiments.advantages.adora import experiment
+from experiments.advantages.adora_task import trained
+from experiments.arms import study
+from rl_jax.algorithms.estimators.adora import ADORA_LLM_PAPER
+
+__all__ = ["ARMS"]
+
+AMPLIFIED = dataclasses.replace(ADORA_LLM_PAPER, max_reward=1.0)
+# Weights of one, so that the share of groups is reported for GRPO too.
+UNWEIGHTED = dataclasses.replace(AMPLIFIED, advantageous=1.0)
+
+ARMS = {
+  "grpo": trained("adora_grpo", UNWEIGHTED),
+  "attenuate": experiment,
+  "amplify": trained("adora_amplify", AMPLIFIED),
+}
+
+if __name__ == "__main__":
+  study(
+    ARMS,
+    seeds=int(sys.argv[1]) if len(sys.argv) > 1 else 3,
+    metrics=(
+      "evaluation/long_chains",
+      "evaluation/length",
+      "evaluation/reward",
+      "adora_weighted_down",
+    ),
+    out=pathlib.Path(__file__).parent / "results" / "adora",
+    baseline="grpo",
+  )

@@ -1,0 +1,93 @@
+"""SALT on top of GRPO and RLOO against each alone, over seeds, in a maze.
+
+  python -m experiments.advantages.salt_study --seeds 5
+
+Writes experiments/advantages/results/salt. Besides the table of last values
+it says how many episodes an arm needed for 80 % success: the first step from
+which the mean over `WINDOW` steps is at least that, times episodes of a step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+import statistics
+
+import numpy as np
+
+from experiments.advantages import salt, salt_parts
+from experiments.arms import Found, study
+
+TARGET, WINDOW = 0.8, 5
+OUT = pathlib.Path(__file__).parent / "results" / "salt"
+
+
+def arm(name: str):
+  """The experiment of salt.py by another recipe."""
+  algorithm = dataclasses.replace(
+    salt.experiment.algorithm, recipe=salt_parts.ARMS[name]
+  )
+  return dataclasses.replace(
+    salt.experiment, name=f"salt_{name}", algorithm=algorithm, expected=()
+  )
+
+
+def episodes_needed(found: Found) -> dict[str, list[int]]:
+  """By arm and seed; where the target is not reached, all there were."""
+  algorithm = salt.experiment.algorithm
+  episodes = salt.experiment.data.rows * algorithm.group_size
+  needed = {}
+  for name, curves in found.curves.items():
+    step, success = curves["success"]
+    kernel = np.ones(WINDOW) / WINDOW
+    smooth = np.array([np.convolve(row, kernel, "valid") for row in success])
+    reached = smooth >= TARGET
+    last = len(step) - WINDOW
+    first = np.where(reached.any(axis=1), reached.argmax(axis=1), last)
+    needed[name] = (step[first + WINDOW - 1] * episodes).tolist()
+  return needed
+
+
+def report(found: Found) -> str:
+  """Episodes to the target, and what common steps got."""
+  needed = episodes_needed(found)
+  lines = [
+    "",
+    "| arm | episodes to 80 % success, by seed | median | of its base |"
+    " largest mean advantage of common steps |",
+    "|---|---|---|---|---|",
+  ]
+  for name, each in needed.items():
+    base = needed[name.removeprefix("salt+")]
+    share = statistics.median(each) / statistics.median(base)
+    common = found.curves[name]["common_advantage"][1].max()
+    lines.append(
+      f"| {name} | {', '.join(map(str, each))} |"
+      f" {statistics.median(each):.0f} | {share:.2f} | {common:.2g} |"
+    )
+  return "\n".join([*lines, ""])
+
+
+def main() -> None:
+  """Runs what has not been run, and writes the results."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--seeds", type=int, default=5)
+  parser.add_argument("--root", type=pathlib.Path, default=pathlib.Path("runs"))
+  options = parser.parse_args()
+  found = study(
+    {name: arm(name) for name in salt_parts.ARMS},
+    seeds=options.seeds,
+    metrics=("success", "common_advantage", "common", "shared_steps"),
+    out=OUT,
+    root=options.root,
+    baseline="grpo",
+  )
+  text = report(found)
+  with (OUT / "table.md").open("a") as file:
+    file.write(text)
+  print(text)
+
+
+if __name__ == "__main__":
+  main()

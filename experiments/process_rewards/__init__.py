@@ -1,0 +1,1 @@
+"""Experiments on rewards of steps and what is made of them."""
