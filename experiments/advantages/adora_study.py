@@ -2,8 +2,10 @@
 
   python -m experiments.advantages.adora_study
 
-Compared are accuracy on chains of three and four numbers that are not in the
-training set, the length of responses to all, and the reward in training.
+The first arm is GRPO, the second ADORA as in the paper's vision-language runs,
+the third as in its language runs. Compared are accuracy on chains of three and
+four numbers and on all, the length of responses, and the share of groups that
+were, or would have been, weighted down.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ import sys
 from experiments.advantages.adora import experiment
 from experiments.advantages.adora_task import trained
 from experiments.arms import study
-from rl_jax.algorithms.estimators.adora import ADORA_LLM_PAPER
+from rl_jax.algorithms.estimators.adora import ADORA_LLM_PAPER, ADORA_VLM
 
 __all__ = ["ARMS"]
 
+ATTENUATED = dataclasses.replace(ADORA_VLM, cap=None, max_reward=1.0)
+# Weights of one change nothing, and the share of groups is reported.
+UNWEIGHTED = dataclasses.replace(ATTENUATED, other=1.0)
 AMPLIFIED = dataclasses.replace(ADORA_LLM_PAPER, max_reward=1.0)
-# Weights of one, so that the share of groups is reported for GRPO too.
-UNWEIGHTED = dataclasses.replace(AMPLIFIED, advantageous=1.0)
 
 ARMS = {
   "grpo": trained("adora_grpo", UNWEIGHTED),

@@ -1,8 +1,8 @@
 """What the experiments on ADORA share: chains that written work helps with.
 
 A problem is a chain of one to four numbers below 5, each length as often, to
-be summed modulo 5. The warm start has seen two kinds of responses equally
-often: the sum alone ("#3"), and the running sums before it ("1;4;3;#3").
+be summed modulo 5. The warm start has seen two kinds of responses: the sum
+alone ("#3"), and in two of five the running sums before it ("1;4;3;#3").
 Guesses do for short chains; of the long ones there are too many to know.
 """
 
@@ -22,6 +22,7 @@ from rl_jax.training.optimisers import AdamW
 __all__ = ["GRPO", "TIME", "WARM_START", "mixed", "on_long_chains", "trained"]
 
 MODULUS, LONGEST = 5, 4
+SHARE = 0.5
 PROMPT = chains.prompt_length(LONGEST)
 TIME = 12
 MODEL = chains.decoder(context=PROMPT + TIME, width=48)
@@ -42,7 +43,7 @@ def mixed(
     The response.
   """
   running = [s % modulus for s in itertools.accumulate(numbers)]
-  work = "".join(f"{s};" for s in running[1:]) if rng.random() < 0.5 else ""
+  work = "".join(f"{s};" for s in running[1:]) if rng.random() < SHARE else ""
   return f"{work}#{running[-1]}"
 
 

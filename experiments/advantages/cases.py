@@ -115,7 +115,7 @@ def cases(*, steps: int) -> tuple[Case, ...]:
   Returns:
     One or two for each paper, after the group-relative advantage itself.
   """
-  signal = RankSignal(stride=4)
+  signal = RankSignal()
   verpo = Verpo()
   spae = Spae(
     boundary=(ALPHABET.index(";"),),
@@ -135,7 +135,7 @@ def cases(*, steps: int) -> tuple[Case, ...]:
       {
         "baseline": Canon(
           metric="length",
-          mu=MuSchedule(kind="accuracy_first_intra"),
+          schedule=MuSchedule(kind="accuracy_first_intra"),
           alpha=0.9,
           alpha_side="high",
         )
@@ -367,7 +367,7 @@ def _models(rng, right, mask):
   reward = sign + rng.normal(0.0, 0.05, mask.shape)
   return {
     "implicit_reward": np.where(mask, reward, 0.0),
-    "mean_token_entropy": rng.uniform(0.2, 1.5, rows),
+    "mean_token_entropy": rng.uniform(0.2, 1.0, rows) + 0.5 * ~right,
     "rank": rng.uniform(4.0, 8.0, rows),
     "rank_velocity": rng.normal(0.3, 0.2, rows),
     "rank_acceleration": rng.normal(0.0, 0.1, rows),

@@ -109,7 +109,6 @@ def draw(
   bar.set_ticks(
     [-largest, 0.0, largest], labels=["less likely", "0", "more likely"]
   )
-  return figure
 
 
 def _judged(batch: PolicyBatch) -> np.ndarray:

@@ -32,10 +32,12 @@ __all__ = [
   "ARMS",
   "EPISODES",
   "MODEL",
+  "PREFIXES",
   "REWARD",
   "VOCABULARY",
   "Walks",
   "mazes",
+  "prompts",
   "recipe",
 ]
 
@@ -74,6 +76,11 @@ REWARD = EpisodeReward(
   graph=GraphSettings(
     canonical=CanonicalText(volatile=(r"[.!]$", r"^[nsew]{2}(?=[a-y]-)"))
   ),
+)
+# The same, and a state is all that came before it: how many turns are left
+# counts, and an observation does not say that.
+PREFIXES = dataclasses.replace(
+  REWARD, graph=dataclasses.replace(REWARD.graph, merge="tree")
 )
 
 

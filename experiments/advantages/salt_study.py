@@ -18,19 +18,29 @@ import numpy as np
 
 from experiments.advantages import salt, salt_parts
 from experiments.arms import Found, study
+from rl_jax import experiment as e
 
 TARGET, WINDOW = 0.8, 5
 OUT = pathlib.Path(__file__).parent / "results" / "salt"
 
 
-def arm(name: str):
-  """The experiment of salt.py by another recipe."""
-  algorithm = dataclasses.replace(
-    salt.experiment.algorithm, recipe=salt_parts.ARMS[name]
+def arms() -> dict[str, e.Experiment]:
+  """The experiment of salt.py by each recipe, and with whole prefixes."""
+  base = dataclasses.replace(
+    salt.experiment, reward=salt_parts.REWARD, evaluation=None, expected=()
   )
-  return dataclasses.replace(
-    salt.experiment, name=f"salt_{name}", algorithm=algorithm, expected=()
+  found = {}
+  for name, recipe in salt_parts.ARMS.items():
+    algorithm = dataclasses.replace(base.algorithm, recipe=recipe)
+    found[name] = dataclasses.replace(
+      base, name=f"salt_{name}", algorithm=algorithm
+    )
+  found["salt+grpo tree"] = dataclasses.replace(
+    found["salt+grpo"],
+    name="salt_salt+grpo_tree",
+    reward=salt_parts.PREFIXES,
   )
+  return found
 
 
 def episodes_needed(found: Found) -> dict[str, list[int]]:
@@ -59,7 +69,7 @@ def report(found: Found) -> str:
     "|---|---|---|---|---|",
   ]
   for name, each in needed.items():
-    base = needed[name.removeprefix("salt+")]
+    base = needed[name.removeprefix("salt+").removesuffix(" tree")]
     share = statistics.median(each) / statistics.median(base)
     common = found.curves[name]["common_advantage"][1].max()
     lines.append(
@@ -76,7 +86,7 @@ def main() -> None:
   parser.add_argument("--root", type=pathlib.Path, default=pathlib.Path("runs"))
   options = parser.parse_args()
   found = study(
-    {name: arm(name) for name in salt_parts.ARMS},
+    arms(),
     seeds=options.seeds,
     metrics=("success", "common_advantage", "common", "shared_steps"),
     out=OUT,

@@ -69,8 +69,8 @@ warm = e.Experiment(
     pack=False,
   ),
   algorithm=algorithms.FineTuning(optimiser=AdamW(learning_rate=4e-3)),
-  steps=220,
-  checkpoints=e.Checkpoints(every=220),
+  steps=320,
+  checkpoints=e.Checkpoints(every=320),
 )
 
 # The advantage of GRPO, as the paper's setting has it.

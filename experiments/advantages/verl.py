@@ -35,10 +35,10 @@ experiment = Experiment(
     recipe=dataclasses.replace(GRPO, credit=Verl(signal=verl_task.SIGNAL)),
     sampler=verl_task.RESPONSE,
     group_size=8,
-    optimiser=AdamW(learning_rate=3e-4, warm_up_steps=10),
+    optimiser=AdamW(learning_rate=4e-4, warm_up_steps=10),
   ),
   evaluation=verl_task.EVALUATION,
   start=Trained(by=verl_sft.experiment),
-  steps=300,
-  checkpoints=Checkpoints(every=300),
+  steps=150,
+  checkpoints=Checkpoints(every=150),
 )

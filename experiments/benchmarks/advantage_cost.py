@@ -6,11 +6,11 @@ with the tokens of a response, whose steps get more and not longer. Told apart:
 what it asks the acting policy or another model before (a pass for entropies or
 hidden states, probes after every step), and what the host does (graphs,
 labels, parsing). The update is the gradient of the policy loss and one AdamW
-step of all parameters. The fastest of several timings counts, since others may
-use the machine. The claims: less than 2 % of the update, and no more than
-linear in tokens.
+step of all parameters. Times are the processor's, of all threads, and the
+fastest of many calls counts, since others may use the machine. The claims:
+less than 2 % of the update, and no more than linear in tokens.
 
-    python -m experiments.benchmarks.advantage_cost          about 2 minutes
+    python -m experiments.benchmarks.advantage_cost          about 3 minutes
     python -m experiments.benchmarks.advantage_cost --repeats 20
 """
 
@@ -82,7 +82,7 @@ class Size:
 
 
 class Cost(NamedTuple):
-  """Milliseconds of one estimator.
+  """Milliseconds of the processor for one estimator.
 
   Attributes:
     name: which.
@@ -139,24 +139,24 @@ def measure(size: Size) -> tuple[list[float], list[Cost]]:
 
 
 def fastest(function: Callable[[], Any], repeats: int) -> float:
-  """Seconds of the fastest of many calls.
+  """Seconds of the processor for the fastest of many calls.
 
   Args:
     function: is called with nothing; what it returns is waited for.
     repeats: how many calls at least; quick ones are called more often, up to
-      half a second in all.
+      a fifth of a second in all.
 
   Returns:
     Seconds; the first calls, which compile and allocate, are not counted.
   """
 
   def once() -> float:
-    began = time.perf_counter()
+    began = time.process_time()
     jax.block_until_ready(function())
-    return time.perf_counter() - began
+    return time.process_time() - began
 
   once()
-  calls = max(repeats, min(int(0.5 / once()), 50 * repeats))
+  calls = max(repeats, min(int(0.2 / max(once(), 1e-6)), 50 * repeats))
   return min(once() for _ in range(calls))
 
 
@@ -269,7 +269,8 @@ def table(size: Size, update: Sequence[float], costs: Sequence[Cost]) -> str:
     f"{rows} responses of up to {size.time} tokens in steps of"
     f" {size.segment}, a decoder of {size.layers} layers and width"
     f" {size.width}, {jax.devices()[0].device_kind}; fastest of"
-    f" {size.repeats} calls or more. An update takes {_list(update)} ms at"
+    f" {size.repeats} calls or more, in"
+    f" milliseconds of the processor. An update takes {_list(update)} at"
     f" {_times(size.factors)} the tokens. Shares are of the first.",
     "",
     f"| estimator | {' | '.join(heads)} | of the update | below {share} |"

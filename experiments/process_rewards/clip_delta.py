@@ -1,11 +1,18 @@
-"""PLACEHOLDER.
+"""Clip and Delta keep a learned process reward model from being hacked.
 
   rl-jax train experiments/process_rewards/clip_delta.py
 
-What it shows: PLACEHOLDER
-Time: PLACEHOLDER
-Expected: PLACEHOLDER
-Variations: --algorithm.recipe.credit.refine none; --algorithm.recipe.credit.alpha 0.1
+What it shows: rewards of steps (arXiv:2410.15115) from a small model that has
+learned whether all that was written so far is right, beside the reward of
+success, on sums of three numbers modulo 3. Steps may be filler, which the
+model scores like what stands before. With its scores as they are the policy
+learns to write filler to the end and never answers; clipped and telescoped
+they leave it nothing to gain by that.
+Time: about a minute on 2 cores, the process reward model and the warm start
+included.
+Expected: RESULT
+Variations: --algorithm.recipe.credit.refine none is the hack;
+--algorithm.recipe.credit.alpha 0.0 is success alone.
 """
 
 from __future__ import annotations

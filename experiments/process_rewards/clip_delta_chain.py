@@ -29,14 +29,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from rl_jax.advantages.segments import suffix_sums
-from rl_jax.rewards.process import combine_success_process
+from rl_jax.rewards.process import Refine, combine_success_process
 
 __all__ = ["ARMS", "Chain", "failures", "of_seeds"]
 
 HORIZON, BATCH, UPDATES = 12, 64, 400
 FRESH = 20_000
 ALPHA, ETA, RATE = 0.3, 0.8, 1.0
-ARMS = {
+ARMS: dict[str, tuple[Refine, float]] = {
   "success": ("none", 0.0),
   "raw": ("none", ALPHA),
   "clip": ("clip", ALPHA),

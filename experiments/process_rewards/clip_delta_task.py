@@ -36,8 +36,8 @@ TIME, MODULUS = 16, 3
 # A step has two tokens at least, and the last may have one.
 STEPS = TIME // 2 + 1
 LENGTH = sums.PROMPT + TIME
-MODEL = chains.decoder(context=LENGTH, width=48)
-WRONG, FILLER = 0.3, 0.2
+MODEL = chains.decoder(context=LENGTH, width=64)
+WRONG, FILLER = 0.2, 0.2
 BREAK = chains.ALPHABET.index(";")
 
 
@@ -263,17 +263,17 @@ WARM_START = Experiment(
   name="clip_delta_sft",
   model=MODEL,
   data=data.Demonstrations(
-    task=sums.Slips(rows=64, style=filler, modulus=MODULUS),
+    task=sums.Slips(rows=128, style=filler, modulus=MODULUS),
     vocabulary=chains.VOCABULARY,
     length=LENGTH,
     pack=False,
   ),
   algorithm=algorithms.FineTuning(
-    optimiser=AdamW(learning_rate=4e-3), updates=4
+    optimiser=AdamW(learning_rate=2e-3, warm_up_steps=50), updates=8
   ),
   evaluation=dataclasses.replace(EVALUATION, every=50),
-  steps=100,
-  checkpoints=Checkpoints(every=100),
+  steps=150,
+  checkpoints=Checkpoints(every=150),
 )
 
 

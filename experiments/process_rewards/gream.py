@@ -27,7 +27,6 @@ from experiments.process_rewards.gream_catalogue import (
 )
 from rl_jax import algorithms, data, rewards, sampling
 from rl_jax import experiment as e
-from rl_jax.advantages import informative_groups
 from rl_jax.algorithms.components import EveryToken, KlInLoss
 from rl_jax.algorithms.estimators.gream import BonusCalibrated
 from rl_jax.algorithms.recipe import PolicyRecipe
@@ -96,15 +95,14 @@ warm = e.Experiment(
     pack=False,
   ),
   algorithm=algorithms.FineTuning(optimiser=AdamW(learning_rate=2e-3)),
-  steps=50,
-  checkpoints=e.Checkpoints(every=50),
+  steps=80,
+  checkpoints=e.Checkpoints(every=80),
 )
 
 srpo = PolicyRecipe(
   reference="GREAM, arXiv:2510.20815, and its code (SRPO)",
   baseline=BonusCalibrated(k=4),
   credit=EveryToken(),
-  rows=informative_groups,
   loss=partial(dual_clipped_loss, clip_low=0.2, clip_high=0.2, bound=10.0),
   reduction=over_tokens,
   penalty=KlInLoss(estimator=k3, weight=0.001),
@@ -122,7 +120,7 @@ experiment = e.Experiment(
     recipe=srpo,
     sampler=sampling.Autoregressive(length=ANSWERS, end=(VOCABULARY.end,)),
     group_size=10,
-    optimiser=AdamW(learning_rate=5e-4, warm_up_steps=10),
+    optimiser=AdamW(learning_rate=2e-4, warm_up_steps=10),
     reference=True,
   ),
   evaluation=EVALUATION,

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments import chains
 from experiments.arms import seeded
@@ -210,23 +211,12 @@ def measured(params: Any, reference: Any, written: Written) -> dict[str, float]:
 
 def even_kto(chosen: Any, rejected: Any, valid: Any, *, beta: float) -> Any:
   """KTO of pairs: each side is measured against the other's mean."""
-  weights = {"desirable_weight": 1.0, "undesirable_weight": 1.0}
-  good = kto_loss(
-    chosen,
-    jnp.ones_like(valid),
-    kto_reference_point(rejected, valid),
-    valid,
-    beta=beta,
-    **weights,
+  kto = functools.partial(
+    kto_loss, beta=beta, desirable_weight=1.0, undesirable_weight=1.0
   )
-  bad = kto_loss(
-    rejected,
-    jnp.zeros_like(valid),
-    kto_reference_point(chosen, valid),
-    valid,
-    beta=beta,
-    **weights,
-  )
+  every, none = jnp.ones_like(valid), jnp.zeros_like(valid)
+  good = kto(chosen, every, kto_reference_point(rejected, valid), valid)
+  bad = kto(rejected, none, kto_reference_point(chosen, valid), valid)
   return good + bad
 
 
@@ -273,7 +263,7 @@ def stored(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
   return path
 
 
-def one_seed(seed: int, names: Sequence[str]) -> dict[str, dict[str, float]]:
+def one_seed(seed: int) -> dict[str, dict[str, float]]:
   """All numbers of a seed, by arm."""
   generator = seeded(task.generator, seed)
   reference = trained(generator)
@@ -305,8 +295,7 @@ def one_seed(seed: int, names: Sequence[str]) -> dict[str, dict[str, float]]:
   held_out = rollouts(
     reference, task.HELD_OUT, samples=task.SAMPLES, seed=seed + 200
   )
-  groups = task.HELD_OUT[1]
-  majority = []
+  groups, majority = task.HELD_OUT[1], []
   for one in range(groups):
     rows = np.flatnonzero(held_out.group == one)
     said = [held_out.text[row].partition("#")[2] for row in rows]
@@ -325,8 +314,6 @@ def one_seed(seed: int, names: Sequence[str]) -> dict[str, dict[str, float]]:
     }
   }
   for name, arm in arms(*files, stored(folder / "pairs.jsonl", pairs)).items():
-    if names and name not in names:
-      continue
     params = trained(seeded(arm, seed))
     found[name] = measured(params, reference, held_out)
     print(f"seed {seed}, {name}: {found[name]}", flush=True)
@@ -343,8 +330,7 @@ def table(seeds: Sequence[dict[str, dict[str, float]]]) -> str:
     error = statistics.stdev(values) / math.sqrt(len(values))
     return f"{statistics.mean(values):.3f} ± {error:.3f}"
 
-  lines = []
-  names = list(seeds[0])
+  lines, names = [], list(seeds[0])
   for rows in (names[:1], names[1:]):
     metrics = list(seeds[0][rows[0]])
     lines.append("| | " + " | ".join(metrics) + " |")
@@ -361,18 +347,42 @@ def table(seeds: Sequence[dict[str, dict[str, float]]]) -> str:
   return "\n".join(lines) + "\n"
 
 
+def picture(seeds: Sequence[dict[str, dict[str, float]]]) -> Figure:
+  """How often the chosen response is right, by arm, beside the generator's."""
+  arms = [name for name in seeds[0] if name != "generator"]
+  metrics = [name for name in seeds[0][arms[0]] if name.startswith("best")]
+  figure = Figure(figsize=(9.2, 3.8), layout="constrained")
+  axis = figure.subplots()
+  for number, metric in enumerate(metrics):
+    for place, arm in enumerate(arms):
+      values = [one[arm][metric] for one in seeds]
+      at = np.full(len(values), place + (number - 1) * 0.2)
+      axis.plot(
+        at, values, "o", color=f"C{number}", label="" if place else metric
+      )
+  for style, metric in zip(
+    (":", "--", "-"), seeds[0]["generator"], strict=False
+  ):
+    level = statistics.mean(one["generator"][metric] for one in seeds)
+    axis.axhline(level, color="black", linestyle=style, label=metric)
+  axis.set_xticks(range(len(arms)), arms, rotation=15, fontsize=8)
+  axis.set_ylabel("chosen response is right")
+  axis.legend(fontsize=8)
+  return figure
+
+
 def main() -> None:
   """Runs the study and stores it."""
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--seeds", type=int, default=3)
-  parser.add_argument("--arm", action="append", default=[])
+  parser.add_argument("--seeds", type=int, default=2)
   parser.add_argument("--out", type=Path, default=OUT)
   parsed = parser.parse_args()
-  seeds = [one_seed(seed, parsed.arm) for seed in range(parsed.seeds)]
+  seeds = [one_seed(seed) for seed in range(parsed.seeds)]
   parsed.out.mkdir(parents=True, exist_ok=True)
   text = table(seeds)
   (parsed.out / "table.md").write_text(text)
   (parsed.out / "results.json").write_text(json.dumps(seeds, indent=1) + "\n")
+  picture(seeds).savefig(parsed.out / "curves.png", dpi=110)
   print(f"\n{text}\nstored in {parsed.out}")
 
 

@@ -3,12 +3,14 @@
   rl-jax train experiments/process_rewards/r1_reward.py
 
 What it shows: R1-Reward's reward and StableReinforce's recipe on a tiny
-decoder. It is shown two numbers and writes which is larger, after reasons that
+decoder. It is shown two digits and writes which is larger, after reasons that
 name one: "<think>r2</think><answer>2</answer>". It was taught by somebody
 whose answers are right in seven of ten cases and whose reasons say anything.
-Time: about 2 minutes on 2 cores.
-Expected: consistency (`evaluation/consistent`) rises from .5 to above .9, and
-stays near .5 without the consistency reward; see results/r1_reward.
+Time: about 1 minute on 2 cores.
+Expected: consistency (`evaluation/consistent`) rises from .38 to .91 in 80
+steps, and not without the consistency reward; see results/r1_reward. The pupil
+has not learned to compare digits from so few lessons, so answers are right in
+half of the cases and stay so: what is shown is consistency, not accuracy.
 Variations: --reward.terms.0.judge.consistency-weight 0.0 pays for being right
 and for the form alone; --algorithm.optimiser.learning-rate 1e-3 is faster.
 """
@@ -34,7 +36,7 @@ from rl_jax.training.optimisers import AdamW
 
 VOCABULARY = models.Characters(alphabet="0123456789?=<>/thinkaswer")
 END = VOCABULARY.size - 1
-PROMPT = len("37?52=")
+PROMPT = len("3?7=")
 RESPONSE = len("<think>r2</think><answer>2</answer>") + 1
 SKILL = 0.7
 CONSISTENCY = MentionConsistency(mention="r([12])")
@@ -50,15 +52,13 @@ MODEL = models.Decoder(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparisons:
-  """Two different numbers below 100; the reference is which is larger.
+  """Two different digits; the reference is which is larger.
 
-  All 9900 pairs stand in one order; ranges that do not overlap share none.
+  There are 90 pairs, which come again and again.
   """
 
   rows: int
   """Prompts of a batch."""
-  first: int
-  """Where in the order they begin."""
   length: int
   """Prompts of the task."""
   taught: bool = False
@@ -68,19 +68,16 @@ class Comparisons:
 
   def source(self) -> environments.Items:
     """The prompts with their references."""
-    order = np.random.default_rng(0).permutation(9900)
-    return environments.Items(
-      self.length, lambda index: self._item(int(order[self.first + index]))
-    )
+    return environments.Items(self.length, self._item)
 
-  def _item(self, number: int) -> tuple[str, str]:
-    one, other = divmod(number, 99)
+  def _item(self, index: int) -> tuple[str, str]:
+    one, other = divmod(index % 90, 9)
     other += other >= one
     label = 1 if one > other else 2
-    prompt = f"{one:02d}?{other:02d}="
+    prompt = f"{one}?{other}="
     if not self.taught:
       return prompt, str(label)
-    rng = np.random.default_rng([2, number])
+    rng = np.random.default_rng([2, index])
     answer = label if rng.random() < SKILL else 3 - label
     named = rng.integers(1, 3)
     return prompt, f"<think>r{named}</think><answer>{answer}</answer>"
@@ -112,10 +109,10 @@ def right(
   ]
 
 
-def prompts(*, rows: int, first: int, length: int) -> data.Prompts:
-  """A range of the comparisons as prompts."""
+def prompts(*, rows: int, length: int) -> data.Prompts:
+  """Comparisons as prompts."""
   return data.Prompts(
-    task=Comparisons(rows=rows, first=first, length=length),
+    task=Comparisons(rows=rows, length=length),
     vocabulary=VOCABULARY,
     length=PROMPT,
   )
@@ -134,21 +131,21 @@ taught = Experiment(
   name="r1_reward_taught",
   model=MODEL,
   data=data.Demonstrations(
-    task=Comparisons(rows=128, first=0, length=6000, taught=True),
+    task=Comparisons(rows=128, length=5400, taught=True),
     vocabulary=VOCABULARY,
     length=PROMPT + RESPONSE,
     pack=False,
   ),
   algorithm=FineTuning(optimiser=AdamW(learning_rate=3e-3)),
-  steps=200,
-  checkpoints=Checkpoints(every=200),
+  steps=160,
+  checkpoints=Checkpoints(every=160),
 )
 
 experiment = Experiment(
   name="r1_reward",
   model=MODEL,
   start=Trained(by=taught),
-  data=prompts(rows=128, first=6000, length=3400),
+  data=prompts(rows=128, length=5400),
   reward=REWARD,
   algorithm=PolicyOptimisation(
     recipe=StableReinforce().recipe,
@@ -158,11 +155,11 @@ experiment = Experiment(
     minibatches=2,
   ),
   evaluation=evaluation.TextSamples(
-    data=prompts(rows=1, first=9400, length=500),
+    data=prompts(rows=1, length=180),
     sampler=SAMPLER,
-    prompts=250,
+    prompts=180,
     every=20,
   ),
-  steps=120,
-  checkpoints=Checkpoints(every=120),
+  steps=80,
+  checkpoints=Checkpoints(every=80),
 )

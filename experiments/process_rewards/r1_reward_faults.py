@@ -9,6 +9,15 @@ clean     nothing is wrong: REINFORCE++ and StableReinforce should be alike
 faults    1 % of the draws are recorded as 120 nats less likely than they were
 late      from a policy that is right in 99.5 % of the cases: how far the rare
           mistakes stand out, and what the filter does to the update
+
+Measured (5 seeds, results/r1_reward/faults.md). Clean: held-out accuracy .871
+and .869, a null result. Faults: without the pre-clip the loss is infinite and
+the parameters are NaN in every seed; with it .825, loss at most 14. Late: a
+mistake is 14 to 16 standard deviations away; the filter drops .9 % of the
+draws, which are the mistakes, and the mean slope is .010 in place of 2.13.
+Held-out accuracy ends at .932 with it and .917 without; in one seed the first
+iteration without it costs .13. The interval of the paper's code costs a little
+in the clean run (.855).
 """
 
 from __future__ import annotations

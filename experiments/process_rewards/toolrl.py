@@ -45,6 +45,6 @@ experiment = Experiment(
   ),
   evaluation=task.EVALUATION,
   start=Trained(by=toolrl_sft.experiment),
-  steps=250,
-  checkpoints=Checkpoints(every=250),
+  steps=150,
+  checkpoints=Checkpoints(every=150),
 )

@@ -282,5 +282,5 @@ EVALUATION = evaluation.TextSamples(
       ),
     )
   ),
-  every=25,
+  every=50,
 )

@@ -1,11 +1,16 @@
-"""TP-GRPO on sums with steps that are wrong and taken back.
+"""TP-GRPO on sums whose steps are wrong and taken back.
 
   rl-jax train experiments/process_rewards/tpgrpo.py
 
-What it shows: advantages of thoughts (arXiv:2507.23317). PLACEHOLDER
-Time: PLACEHOLDER
-Expected: PLACEHOLDER
-Variations: --algorithm.recipe.credit.merge False; --algorithm.refresh 1
+What it shows: advantages of thoughts (arXiv:2507.23317) from labels that
+rules read off the text, in off-policy rounds of 20 steps with ratios to the
+log-probabilities that were stored. `tp_taken_back` is the share of steps that
+correct responses take back, `tp_mismatched` that of steps which a wrong
+answer does not adopt.
+Time: under a minute on 2 cores, the warm start included.
+Expected: RESULT
+Variations: --algorithm.recipe.credit.merge False lets each step be a thought;
+--algorithm.refresh 1 draws every step with the policy as it is.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ __all__ = [
 
 TERMS, MODULUS, TIME = 3, 5, 14
 PROMPT = chains.prompt_length(TERMS)
-MODEL = chains.decoder(context=PROMPT + TIME, width=48)
+MODEL = chains.decoder(context=PROMPT + TIME, width=64)
 # The paper's sizes of a step, and its rounds at the scale of the task.
 PROMPTS, GROUP, ROUND = 5, 8, 20
 WRONG, REPAIRED = 0.4, 0.5
@@ -177,18 +177,18 @@ WARM_START = Experiment(
   name="tpgrpo_sft",
   model=MODEL,
   data=data.Demonstrations(
-    task=Slips(rows=64),
+    task=Slips(rows=128),
     vocabulary=chains.VOCABULARY,
     length=PROMPT + TIME,
     pack=False,
   ),
   reward=JUDGE,
   algorithm=algorithms.FineTuning(
-    optimiser=AdamW(learning_rate=4e-3), updates=4
+    optimiser=AdamW(learning_rate=2e-3, warm_up_steps=50), updates=8
   ),
   evaluation=dataclasses.replace(EVALUATION, every=100),
-  steps=300,
-  checkpoints=Checkpoints(every=300),
+  steps=200,
+  checkpoints=Checkpoints(every=200),
 )
 
 

@@ -7,8 +7,12 @@ all. Twenty of the 23 tests of a function are passed by returning the input or
 0; three are hard, one less than the other. With the outcome alone, most
 groups of 16 programs have nobody who passes, and teach nothing.
 Time: under 1 minute on 2 cores, the warm start (verpo_sft.py) included.
-Expected: see verpo_study.py, which compares it with the outcome and with the
-share of tests passed.
+Expected: held-out functions right from 2 % to about 50 %. Measured over 5 seeds
+(verpo_study.py): .520 ± .022; with the outcome alone .460 ± .043, which is
+.060 ± .055 less, and in two of the seeds more; with the share of
+tests passed .003 ± .003, because "x" and "0" pass most tests and everybody
+settles there. In the first 150 steps 1 % of groups teach nothing, 39 % with
+the outcome alone (58 % in the first 50), 56 % with the share.
 Variations: --algorithm.recipe.credit.density False lets the number of easy
 tests count; --algorithm.recipe.credit.beta 0 is the outcome alone.
 """

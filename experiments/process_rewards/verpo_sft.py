@@ -6,7 +6,7 @@ What it shows: the warm start of verpo.py: programs of somebody who knows the
 language, takes the easy way out in two of five cases, and has operator and
 constant right by little more than chance.
 Time: 10 seconds on 2 cores.
-Expected: 2 to 4 % of held-out functions are right.
+Expected: about 2 % of held-out functions are right.
 Variations: --steps 50 does not know the language yet;
 --algorithm.optimiser.learning-rate 1e-3 is slower.
 """

@@ -217,11 +217,13 @@ class PolicyRecipe:
     """
     after = dict(self.init(num_groups) if memory is None else memory)
 
-    def run(slot: str, *given: Any, **more: Any) -> Any:
-      component = getattr(self, slot)
+    def run(slot: str, *given: Any) -> Any:
+      call = getattr(self, slot)
+      if slot == "baseline":
+        call = functools.partial(call, num_groups=num_groups)
       if slot not in after:
-        return component(*given, **more)
-      value, after[slot] = component(*given, memory=after[slot], **more)
+        return call(*given)
+      value, after[slot] = call(*given, memory=after[slot])
       return value
 
     reward = batch.reward
@@ -232,7 +234,7 @@ class PolicyRecipe:
       mask &= self.rows(
         batch.reward, batch.group, batch.valid, num_groups=num_groups
       )[:, None]
-    compared = run("baseline", batch, reward, num_groups=num_groups)
+    compared = run("baseline", batch, reward)
     advantage, target = run("credit", batch, compared)
     advantage = credited = keep(advantage, mask)
     if self.whitening is not None:

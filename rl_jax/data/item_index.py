@@ -228,12 +228,12 @@ class ItemIndex:
     first, count = int(self.trie.first[node]), int(self.trie.children[node])
     return tuple(np.asarray(self.trie.token)[first : first + count].tolist())
 
-  @property
+  @functools.cached_property
   def texts(self) -> tuple[str, ...]:
     """Of each item the text of its codes."""
     return tuple(map(format_index_tokens, self.codes))
 
-  @property
+  @functools.cached_property
   def tokens(self) -> tuple[str, ...]:
     """The text of every code that some item has, level by level.
 

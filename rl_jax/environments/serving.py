@@ -23,6 +23,8 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 __all__ = ["Sessions", "serve"]
 
@@ -35,11 +37,13 @@ class Sessions:
     kept: how many episodes; the one longest not asked for is closed.
   """
 
-  def __init__(self, make, kept=32):
+  def __init__(self, make: Callable[[Any], Any], *, kept: int = 32) -> None:
     self._make, self._kept = make, kept
-    self._open = collections.OrderedDict()
+    self._open: collections.OrderedDict[Any, Any] = collections.OrderedDict()
 
-  def observe(self, task, actions):
+  def observe(
+    self, task: Any, actions: Sequence[str]
+  ) -> tuple[str, float, bool]:
     """What is seen after these actions.
 
     Args:
@@ -48,6 +52,9 @@ class Sessions:
 
     Returns:
       The text, the outcome, and whether the episode is over.
+
+    Raises:
+      ValueError: if there is no action.
     """
     if not actions:
       raise ValueError("there is nothing to be seen before the first action")
@@ -67,20 +74,23 @@ class Sessions:
     if found[2]:
       episode.close()
       return found
+    same = self._open.pop((name, tuple(actions)), None)
+    if same is not None:
+      same.close()
     self._open[name, tuple(actions)] = episode
     while len(self._open) > self._kept:
       self._open.popitem(last=False)[1].close()
     return found
 
 
-def serve(make, kept=32):
+def serve(make: Callable[[Any], Any], *, kept: int = 32) -> None:
   """Answer requests until standard input ends.
 
   Args:
     make: task -> environment.
     kept: see `Sessions`.
   """
-  sessions = Sessions(make, kept)
+  sessions = Sessions(make, kept=kept)
   # Environments print; answers have a channel that they do not know.
   answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
   os.dup2(2, 1)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +34,7 @@ WHITEN = {
 ROWS, TIME, STEPS = 8, 14, 5
 
 
+@partial(jax.jit, static_argnames=tuple(PAPER))
 def advantages(
   compared,
   potential,

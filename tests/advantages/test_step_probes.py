@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,12 +78,9 @@ def test_released_numbers_equal_a_slow_oracle(answers):
   mask[0, 1] = False
   answer = rng.integers(0, 7, (4, answers))
   answer_mask = np.arange(answers) < rng.integers(1, answers + 1, 4)[:, None]
-  found = released_probe(
-    jnp.asarray(np.where(mask[..., None], logits, np.nan), jnp.float32),
-    jnp.asarray(mask),
-    jnp.asarray(answer),
-    jnp.asarray(answer_mask),
-    top=5,
+  dirty = np.where(mask[..., None], logits, np.nan).astype(np.float32)
+  found = jax.jit(partial(released_probe, top=5))(
+    dirty, mask, answer, answer_mask
   )
   for row in range(4):
     expected = _oracle_released(
@@ -96,7 +95,7 @@ def test_released_numbers_differ_from_the_equations():
   """Sums instead of means: a long certain continuation seems unsure."""
   logits = jnp.zeros((1, 1, 4, 3)).at[..., 0].set(50.0)
   mask = jnp.ones((1, 1, 4), bool)
-  acc, conf = released_probe(
+  acc, conf = jax.jit(released_probe)(
     logits, mask, jnp.zeros((1, 2), int), jnp.ones((1, 2), bool)
   )
   np.testing.assert_allclose([acc[0], conf[0]], [0.5, 0.25], rtol=1e-6)

@@ -189,5 +189,8 @@ def test_sessions_close_what_they_leave():
   with pytest.raises(RuntimeError):
     sessions.observe(0, ["a", "b", "raise"])
   assert closed == [0, 1, 2, 0]
+  for _ in range(2):  # the second is another one in the same place
+    sessions.observe(5, ["a"])
+  assert closed[4:] == [5]
   with pytest.raises(ValueError, match="before the first action"):
     sessions.observe(0, [])

@@ -154,7 +154,7 @@ class Adora:
   def watch(
     self, batch: PolicyBatch, signals: Signals, *, num_groups: int
   ) -> dict[str, Total]:
-    """Share of groups with the smaller weight; accuracy by length.
+    """Share of groups that the criteria do not hold for; accuracy by length.
 
     The lengths are quarters of the longest response, shortest first. A bucket
     without a response has a mean of 0 and no weight.
@@ -163,8 +163,11 @@ class Adora:
     valid, tokens = batch.valid, self._tokens(batch)
     size = advantages.group_size(batch.group, valid, num_groups=num_groups)
     share = keep(1.0 / jnp.maximum(size, 1), valid)
-    weight = self(batch, num_groups=num_groups)
-    low = weight < max(self.advantageous, self.other)
+    # Also where both weights are the same, or it is not the time to weigh.
+    plain = dataclasses.replace(
+      self, advantageous=1.0, other=0.0, active_steps=None
+    )
+    low = plain(batch, num_groups=num_groups) == 0
     right = keep(batch.reward, valid) > self.threshold
     width = batch.mask.shape[-1] / BUCKETS
     bucket = jnp.ceil(tokens / width)
@@ -192,8 +195,8 @@ ADORA_LLM_CODE = Adora(
   other=0.1,
   cap=4054.0,
 )
-# The vision-language program, for rewards of 0 and 1. Nothing in a weight
-# depends on what the policy sees.
+# The vision-language program, for rewards of 0 and 1. There is no such model
+# here yet; the weight does not depend on what a policy sees.
 ADORA_VLM = Adora(
   threshold=0.5,
   criteria="length",

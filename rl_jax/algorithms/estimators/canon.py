@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import jax.numpy as jnp
 
@@ -88,6 +88,8 @@ class Canon:
       and a schedule, `alpha` is negative, or there is an `alpha` and no side
       that it is for, or the other way round.
   """
+
+  compares: ClassVar[bool] = True
 
   metric: str
   """What splits a group: "entropy", the mean over a response's tokens under

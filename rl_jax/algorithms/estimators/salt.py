@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
+import jax.numpy as jnp
+
 from rl_jax.advantages.salt import (
   StateBaseline,
   Weighting,
@@ -14,7 +16,7 @@ from rl_jax.advantages.segments import spread_segments
 from rl_jax.algorithms.recipe import PolicyBatch, found
 
 if TYPE_CHECKING:
-  from jaxtyping import Array, Float
+  from jaxtyping import Array, Float, Int
 
 __all__ = ["Salt"]
 
@@ -65,11 +67,11 @@ class Salt:
     Raises:
       ValueError: if the batch lacks the graph.
     """
-    edge = found(batch, "edge")
+    edge = _of_group(found(batch, "edge"), batch.group)
     step = salt_step_advantages(
       compared,
       edge,
-      found(batch, "node"),
+      _of_group(found(batch, "node"), batch.group),
       batch.valid,
       num_edges=edge.size,
       weighting=self.weighting,
@@ -78,3 +80,18 @@ class Salt:
       baseline=self.baseline,
     )
     return spread_segments(step, found(batch, "turn")), None
+
+
+def _of_group(
+  id_: Int[Array, "row turn"], group: Int[Array, "row"]
+) -> Int[Array, "row turn"]:
+  """Ids below rows x turns that rows of different groups never share.
+
+  A judge numbers the steps of one batch. Groups that waited for others
+  (`refill`) come from several, whose numbers are the same.
+  """
+  key = group[:, None] * (jnp.max(id_) + 1) + id_
+  _, dense = jnp.unique(
+    jnp.where(id_ < 0, -1, key), return_inverse=True, size=id_.size
+  )
+  return jnp.where(id_ < 0, -1, dense.reshape(id_.shape))

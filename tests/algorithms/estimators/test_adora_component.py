@@ -160,6 +160,13 @@ def test_the_memory_of_a_base_is_kept() -> None:
   )
 
 
+def test_groups_of_one_are_refused_where_the_base_compares() -> None:
+  weighted = GroupWeighted(base=recipes.trl_grpo.baseline, weight=ADORA_VLM)
+  recipe = dataclasses.replace(recipes.trl_grpo, baseline=weighted)
+  with pytest.raises(ValueError, match="group_size = 1"):
+    dataclasses.replace(letters.GRPO, recipe=recipe, group_size=1)
+
+
 def test_what_is_reported() -> None:
   recipe = dataclasses.replace(
     recipes.dr_grpo, baseline=GroupWeighted(base=Raw(), weight=ADORA_VLM)
@@ -177,6 +184,12 @@ def test_what_is_reported() -> None:
     "adora_accuracy_quarter_3": (2.0, 4.0),
     "adora_accuracy_quarter_4": (2.0, 4.0),
   }
+
+
+def test_the_share_is_reported_where_nothing_is_weighted() -> None:
+  settings = dataclasses.replace(ADORA_VLM, other=1.0, active_steps=(0, 1))
+  found = settings.watch(BATCH, None, num_groups=4)["adora_weighted_down"]
+  assert found.mean() == 0.5
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,14 @@ def test_bad_settings_are_refused(settings) -> None:
     Canon(metric="length", **settings)
 
 
+def test_groups_of_one_are_refused() -> None:
+  recipe = dataclasses.replace(
+    recipes.dr_grpo, baseline=Canon(metric="length", mu=1.0)
+  )
+  with pytest.raises(ValueError, match="group_size = 1"):
+    dataclasses.replace(letters.GRPO, recipe=recipe, group_size=1)
+
+
 @pytest.mark.parametrize("settings", [{"warm_up": -1}, {"total": 32}])
 def test_schedules_without_steps_are_refused(settings) -> None:
   with pytest.raises(ValueError, match="a step for each"):

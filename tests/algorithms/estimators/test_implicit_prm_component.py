@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from algorithms.language import letters
+from rl_jax.advantages import leave_one_out
+from rl_jax.algorithms.components import WithinGroup
 from rl_jax.algorithms.estimators.implicit_prm import ImplicitPRM
 from rl_jax.algorithms.recipe import PolicyBatch
 from rl_jax.algorithms.responses import Responses
@@ -121,3 +126,50 @@ def test_bad_settings():
   bare = batch(mask, process)._replace(extra=None)
   with pytest.raises(ValueError, match="needs `implicit_reward`"):
     component()(bare, jnp.zeros(ROWS))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Frozen:
+  """A model as `Trained(by=...)` would find it."""
+
+  seed: int
+
+  @property
+  def by(self):
+    return self
+
+  @property
+  def model(self):
+    return letters.BIGRAM
+
+  def params(self, model):
+    del model
+    return letters.Drawn(seed=self.seed).params(letters.BIGRAM)
+
+
+@pytest.mark.slow
+def test_in_the_program_it_asks_the_frozen_models():
+  """What is reported is the log-ratio at temperature 1, computed by hand."""
+  prm, reference = Frozen(seed=1), Frozen(seed=2)
+  recipe = dataclasses.replace(
+    letters.GRPO.recipe,
+    baseline=WithinGroup(estimator=leave_one_out),
+    credit=component(prm=prm, prm_reference=reference),
+  )
+  algorithm = dataclasses.replace(letters.GRPO, recipe=recipe)
+  made = letters.Begun(letters.experiment(algorithm))
+  rollouts = made.collect()
+  state, metrics = made.update(rollouts)
+  of = partial(
+    letters.full_log_prob, letters.BIGRAM, rollouts=rollouts, temperature=1.0
+  )
+  nats = of(params=prm.params(None)) - of(params=reference.params(None))
+  np.testing.assert_allclose(
+    letters.means(metrics)["implicit_reward"],
+    BETA * np.sum(nats, axis=1).mean(),
+    rtol=1e-4,
+  )
+  change = jax.tree.map(
+    lambda new, old: np.abs(new - old).max(), state.params, made.state.params
+  )
+  assert max(jax.tree.leaves(change)) > 0

@@ -165,10 +165,9 @@ def test_a_threshold_read_from_the_batch():
 
 
 def test_what_is_watched():
-  recipe = dataclasses.replace(
-    recipes.reinforce_plus_plus, credit=component("clip")
-  )
-  metric = recipe.estimate(BATCH, num_groups=1).metric
+  metric = jax.jit(
+    lambda batch: component("clip").watch(batch, None, num_groups=1)
+  )(BATCH)
   found = {name: float(total.mean()) for name, total in metric.items()}
   assert found == pytest.approx(
     {

@@ -236,3 +236,24 @@ def test_arms_differ_in_two_fields():
     kind = Salt if "salt" in name else EveryToken
     assert isinstance(recipe.credit.credit, kind)
   assert Raw() != plain.baseline
+
+
+def test_groups_from_several_batches_may_have_the_same_numbers():
+  """As those that waited for each other, each numbered by its own judge."""
+  edge, node = EDGE.copy(), NODE.copy()
+  for ids in (edge, node):
+    for group in (0, 1):
+      own = ids[group::2]
+      own[own >= 0] -= own[own >= 0].min()
+  assert set(edge[0::2].ravel()) & set(edge[1::2].ravel()) - {-1}
+  same = batch(
+    extra={
+      "edge": jnp.asarray(edge),
+      "node": jnp.asarray(node),
+      "turn": jnp.asarray(TURN),
+    }
+  )
+  for name in ("salt+grpo", "salt+rloo"):
+    np.testing.assert_allclose(
+      advantages(name, same), advantages(name), atol=1e-6
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -56,19 +57,26 @@ def view_of(model, params):
       "answer_mask": jnp.asarray(ANSWER_MASK),
     },
     key=jax.random.split(jax.random.key(0), 4),
+    shared=1,
     networks={},
   )
 
 
-def _next(model, params, ids):
-  """Log p after a context without padding, at the temperature."""
-  token = jnp.array([ids])
-  h = model.hidden(params, token, jnp.ones_like(token))
-  z = model.logits(params, h[0, -1]) / 0.8
-  return np.asarray(jax.nn.log_softmax(z), np.float64)
+@jax.jit
+def _log_prob(params, token, length):
+  segment = (jnp.arange(token.shape[0]) < length)[None].astype(int)
+  h = letters.MODEL.hidden(params, token[None], segment)
+  z = letters.MODEL.logits(params, h[0, length - 1]) / 0.8
+  return jax.nn.log_softmax(z)
 
 
-def _expected(model, params, aggregation):
+def _next(params, ids):
+  """Log p after a context that is padded on the right."""
+  token = np.resize(np.array(ids), 16)
+  return np.asarray(_log_prob(params, token, len(ids)), np.float64)
+
+
+def _expected(params, aggregation):
   """Contexts joined by hand; one token of a continuation needs no draw."""
   found = np.zeros((4, 2))
   for row, ends in enumerate(ENDS):
@@ -78,11 +86,11 @@ def _expected(model, params, aggregation):
         *TOKEN[row, : end + 1],
         *SPAE.forcing,
       ]
-      first = _next(model, params, context)
+      first = _next(params, context)
       sure = np.exp(np.sum(np.exp(first) * first))
       given, right, total = list(context), [], 0.0
       for place, one in enumerate(ANSWER[row][ANSWER_MASK[row]]):
-        log_p = _next(model, params, given)
+        log_p = _next(params, given)
         right.append(np.exp(log_p[one]))
         # The continuation has one place only, and the rest is missing.
         total += log_p[one] if place == 0 else -10.0
@@ -102,7 +110,7 @@ def test_probes_equal_contexts_joined_by_hand(aggregation):
   params = letters.Drawn(size=2.0).params(model)
   own = dataclasses.replace(SPAE, aggregation=aggregation)
   found = jax.jit(lambda p: own.ask(view_of(model, p)))(params)
-  expected = _expected(model, params, aggregation)
+  expected = _expected(params, aggregation)
   close(found["spae_potential"], expected, rtol=1e-4, atol=1e-5)
   assert np.ptp(expected[expected != 0]) > 0.05
   assert found["spae_count"].tolist() == [2, 1, 0, 2]
@@ -153,9 +161,9 @@ def test_contexts_equal_lists_joined():
   index[1, :4] = [0, 1, 1, 1]
   index[2, :5] = [0, 0, 0, -1, 1]
   forcing = np.array([7, 8])
-  contexts = build_probe_batch(
-    *map(jnp.asarray, (prompt, prompt_mask, token, mask, index, forcing)),
-    num_segments=SEGMENTS,
+  build = jax.jit(partial(build_probe_batch, num_segments=SEGMENTS))
+  contexts = jax.device_get(
+    build(prompt, prompt_mask, token, mask, index, forcing)
   )
   assert contexts.token.shape == (rows, SEGMENTS, columns + time + 2)
   for row in range(rows):
@@ -175,6 +183,11 @@ def test_contexts_equal_lists_joined():
 
 
 POTENTIAL = np.array([[0.2, 0.95], [0.92, 7.0], [7.0, 7.0], [-0.5, 0.1]])
+
+
+def estimated(batch, credit=SPAE):
+  recipe = spae_recipe(credit=credit)
+  return jax.jit(partial(recipe.estimate, num_groups=2))(batch)
 
 
 def batch_of(**changes):
@@ -202,7 +215,7 @@ def batch_of(**changes):
 
 def test_advantages_of_the_recipe_equal_the_paper():
   """Worked by hand from the steps above; potentials of no step are 7."""
-  signals = spae_recipe(credit=SPAE).signals(batch_of(), num_groups=2)
+  signals = estimated(batch_of()).signals
   differences = [[0.0, 0.75], [0.0], [], [0.0, 0.6]]
   raised = [np.exp(np.array(d) / (0.75 + 1e-8)) for d in differences]
   middle = np.concatenate(raised).mean()
@@ -222,12 +235,11 @@ def test_advantages_of_the_recipe_equal_the_paper():
 
 def test_without_both_terms_it_is_the_credit_of_every_token():
   off = dataclasses.replace(SPAE, alpha=0.0, xi=0.0)
-  recipe = spae_recipe(credit=off)
-  plain = dataclasses.replace(recipe, credit=EveryToken())
+  plain = dataclasses.replace(spae_recipe(credit=off), credit=EveryToken())
   batch = batch_of()
   close(
-    recipe.signals(batch, num_groups=2).advantage,
-    plain.signals(batch, num_groups=2).advantage,
+    estimated(batch, off).signals.advantage,
+    jax.jit(partial(plain.signals, num_groups=2))(batch).advantage,
     rtol=1e-6,
     atol=1e-7,
   )
@@ -237,15 +249,13 @@ def test_rows_without_a_verdict_have_no_steps():
   """A third row in each group; NaN there reaches nobody."""
 
   def wider(x):
-    junk = jnp.full_like(x, jnp.nan) if x.dtype == jnp.float32 else x
-    return jnp.concatenate([x, junk[:2]])
+    x = np.asarray(x)
+    junk = np.full_like(x, np.nan) if x.dtype == np.float32 else x
+    return np.concatenate([x, junk[:2]])
 
   batch = batch_of()
-  more = jax.tree.map(wider, batch)
-  more = more._replace(valid=jnp.arange(6) < 4)
-  recipe = spae_recipe(credit=SPAE)
-  found = recipe.estimate(more, num_groups=2)
-  expected = recipe.estimate(batch, num_groups=2)
+  more = jax.tree.map(wider, batch)._replace(valid=np.arange(6) < 4)
+  found, expected = estimated(more), estimated(batch)
   close(
     found.signals.advantage[:4],
     expected.signals.advantage,
@@ -259,7 +269,7 @@ def test_rows_without_a_verdict_have_no_steps():
 
 
 def test_what_is_reported():
-  metric = spae_recipe(credit=SPAE).estimate(batch_of(), num_groups=2).metric
+  metric = estimated(batch_of()).metric
   assert letters.means(metric) == pytest.approx(
     {
       "spae_steps": 5 / 4,

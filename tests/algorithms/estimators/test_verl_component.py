@@ -39,15 +39,16 @@ MASK = np.arange(TIME) < RNG.integers(1, TIME + 1, ROWS)[:, None]
 
 def batch_of(step, **changes):
   value = np.where(VALID[step][:, None], VALUES[step], np.nan)
+  value = value.astype(np.float32)
   fields = {
     "log_prob": jnp.zeros((ROWS, TIME)),
     "behaviour_log_prob": jnp.zeros((ROWS, TIME)),
     "mask": jnp.asarray(MASK),
     "reward": jnp.asarray(REWARDS[step]),
-    "group": jnp.arange(ROWS) // 4,
+    "group": jnp.asarray(np.arange(ROWS) // 4),
     "valid": jnp.asarray(VALID[step]),
     "extra": {
-      name: jnp.asarray(value[:, i], jnp.float32)
+      name: jnp.asarray(value[:, i])
       for i, name in enumerate(("rank", "rank_velocity", "rank_acceleration"))
     },
   }
@@ -95,15 +96,20 @@ def test_signal_of_every_step_equals_a_slow_oracle(history, dynamic):
     assert np.all(np.abs(_oracle(history, dynamic=False)[1][:-1]) > 0.3)
 
 
+def jitted(recipe):
+  return jax.jit(partial(recipe.estimate, num_groups=2))
+
+
 def test_memory_before_the_first_batch_says_nothing():
   """No shaping at first; afterwards bonuses that keep signs."""
   recipe = dataclasses.replace(recipes.grpo, credit=Verl(signal=SIGNAL))
+  estimate, plain = jitted(recipe), jitted(recipes.grpo)
   memory, shaped = recipe.init(2), 0
   for step in range(3):
-    base = recipes.grpo.signals(batch_of(step), num_groups=2).advantage
-    found = recipe.estimate(batch_of(step), num_groups=2, memory=memory)
+    base = np.asarray(plain(batch_of(step)).signals.advantage)
+    found = estimate(batch_of(step), memory=memory)
     memory = found.memory
-    bonus = np.asarray(found.signals.advantage - base)
+    bonus = np.asarray(found.signals.advantage) - base
     assert np.all(bonus >= -1e-6)
     assert np.all(bonus <= np.abs(base) / 2 + 1e-6)
     np.testing.assert_array_equal(
@@ -115,10 +121,10 @@ def test_memory_before_the_first_batch_says_nothing():
   assert shaped
   assert int(memory["credit"]["signal"].seen) == 3
   off = dataclasses.replace(recipe, credit=Verl(kappa=np.inf, signal=SIGNAL))
-  found = off.estimate(batch_of(3), num_groups=2, memory=memory)
+  found = jitted(off)(batch_of(3), memory=memory)
   close(
     found.signals.advantage,
-    recipes.grpo.signals(batch_of(3), num_groups=2).advantage,
+    plain(batch_of(3)).signals.advantage,
     rtol=1e-6,
     atol=1e-7,
   )
@@ -128,9 +134,10 @@ def test_bonus_may_land_on_the_last_token_only():
   recipe = dataclasses.replace(
     recipes.grpo, credit=Verl(signal=SIGNAL, placement="last_token")
   )
-  memory = recipe.estimate(batch_of(0), num_groups=2).memory
-  found = recipe.estimate(batch_of(1), num_groups=2, memory=memory)
-  base = recipes.grpo.signals(batch_of(1), num_groups=2).advantage
+  estimate = jitted(recipe)
+  memory = estimate(batch_of(0), memory=recipe.init(2)).memory
+  found = estimate(batch_of(1), memory=memory)
+  base = jitted(recipes.grpo)(batch_of(1)).signals.advantage
   changed = np.asarray(found.signals.advantage != base)
   last = np.arange(TIME) == MASK.sum(axis=1)[:, None] - 1
   assert changed.any()
@@ -153,8 +160,9 @@ def test_what_it_wraps_keeps_its_memory_and_its_target():
   recipe = dataclasses.replace(
     recipes.grpo, credit=Verl(signal=SIGNAL, base=Counting())
   )
-  memory = recipe.estimate(batch_of(0), num_groups=2).memory
-  after = recipe.estimate(batch_of(1), num_groups=2, memory=memory).memory
+  estimate = jitted(recipe)
+  memory = estimate(batch_of(0), memory=recipe.init(2)).memory
+  after = estimate(batch_of(1), memory=memory).memory
   assert int(after["credit"]["base"]) == 4
   values = Generalized(
     discount=1.0, trace=0.9, target_trace=0.95, kl_weight=0.0
