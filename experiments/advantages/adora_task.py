@@ -2,7 +2,7 @@
 
 A problem is a chain of one to four numbers below 5, each length as often, to
 be summed modulo 5. The warm start has seen two kinds of responses: the sum
-alone ("#3"), and in two of five the running sums before it ("1;4;3;#3").
+alone ("#3"), and as often the running sums before it ("1;4;3;#3").
 Guesses do for short chains; of the long ones there are too many to know.
 """
 

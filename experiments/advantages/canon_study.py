@@ -2,7 +2,17 @@
 
   python -m experiments.advantages.canon_study
 
-Compared are accuracy, the length of responses and the entropy of the policy.
+Compared are accuracy, the length of responses and the entropy of the policy,
+after 150 steps. With five seeds (results/canon/, about seven minutes of
+processor time):
+
+- Length with alpha 0.9 writes 5.1 tokens, Dr. GRPO 9.2, at 92.5 % and 93.3 %
+  accuracy: shorter by 45 % (4.1 ± 1.6 tokens). It is shorter in every seed; in
+  the one whose warm start knew fewest sums (28 %) hardly.
+- Entropy with mu 1 ends at 0.109 nats, Dr. GRPO at 0.115, mu 0 at 0.119: the
+  order of the paper, and within the spread. Against Dr. GRPO mu 1 is lower in
+  three seeds of five and mu 0 higher in two, so that the effect on entropy was
+  not reproduced: here entropy falls because the sums are learned.
 """
 
 from __future__ import annotations
@@ -27,7 +37,7 @@ ARMS = {
 if __name__ == "__main__":
   study(
     ARMS,
-    seeds=int(sys.argv[1]) if len(sys.argv) > 1 else 3,
+    seeds=int(sys.argv[1]) if len(sys.argv) > 1 else 5,
     metrics=("evaluation/reward", "evaluation/length", "evaluation/entropy"),
     out=pathlib.Path(__file__).parent / "results" / "canon",
     baseline="dr_grpo",

@@ -1,10 +1,10 @@
 """What the experiments on CANON share: short sums that may be padded.
 
-A problem is the sum of two digits modulo 10. The warm start has learned from
-responses that begin with 0 to 12 fillers, which mean nothing, and end with
-"#" and the sum; it was stopped at about two sums in five. There are a hundred
-sums, which a network this small learns one by one: no sum is held out, and
-evaluations draw new responses.
+A problem is the sum of two numbers below 5, modulo 5. The warm start has seen
+four responses to each, which begin with 0 to 12 fillers, which mean nothing,
+and end with "#" and the sum. It stops when a part of the sums is known, 28 % to
+76 % by the seed. There are 25 sums, which a network this small learns one by
+one: no sum is held out, and evaluations draw new responses.
 """
 
 from __future__ import annotations

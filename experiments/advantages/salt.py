@@ -9,8 +9,12 @@ get the mean of their advantages: 0 in the corridor that all walk. The start is
 salt_walks.py, which knows the rules and opens every tenth door by chance.
 States are whole prefixes here: an observation does not say how many turns are
 left, and states that are no more than it (salt_study.py) merge too much.
-Time: TIME
-Expected: EXPECTED
+Time: about 2 minutes on 2 cores, the warm start included.
+Expected: sampled episodes open the door in 12 % of cases at the start and in
+78 to 93 % after 100 updates (4 seeds; evaluation/success of seed 0 is .81);
+steps that all episodes of a maze take
+have an advantage below 2e-8, where GRPO's have up to .9. It is as fast as GRPO
+alone and not faster: the study has the numbers.
 Variations: --reward.graph.merge edge compares states by what is seen alone;
 --algorithm.recipe.credit.credit.mix 0.0 is GRPO.
 """

@@ -1,10 +1,21 @@
 """SALT on top of GRPO and RLOO against each alone, over seeds, in a maze.
 
-  python -m experiments.advantages.salt_study --seeds 5
+  python -m experiments.advantages.salt_study
 
-Writes experiments/advantages/results/salt. Besides the table of last values
-it says how many episodes an arm needed for 80 % success: the first step from
-which the mean over `WINDOW` steps is at least that, times episodes of a step.
+Writes results/salt. Besides the last values it says how many episodes an arm
+needed for 80 % success: those of the steps up to the first window of `WINDOW`
+steps whose mean is at least that; all there were (9600) if there is none.
+
+What came out (4 seeds, 100 updates of 96 episodes): steps that all episodes of
+a maze take have an advantage of at most 1.3e-8, where GRPO's have .89 and
+RLOO's .53, as promised. Fewer episodes were not needed. With states that are
+the present observation, the default of the method, success ends at .65 where
+GRPO's ends at .84 (with RLOO .62, without SALT .86). A likely reason: an
+observation does not say how many of the twelve turns are left, so that the
+right branch entered first and entered last is one edge. With whole prefixes as
+states SALT is on a par with GRPO (.83; median of 8064 episodes against 8496, a
+ratio of .95 where .85 was expected); the warm start walks the corridor almost
+without fail, which leaves little to gain there.
 """
 
 from __future__ import annotations

@@ -6,8 +6,12 @@ What it shows: group-relative advantages of which only the negative part is
 followed, on sums of two numbers that a tiny decoder gets right in some tries.
 Held-out sums are answered 64 times each, so that pass@1 and pass@64 tell what
 became likelier from what is still within reach.
-Time: about TIME on 2 cores, the warm start included.
-Expected: EXPECTED
+Time: under 2 minutes of one core, the warm start included.
+Expected: what the paper has of large models does not show here. Over 3 seeds
+(results/two_stage_rlvr/table.md) pass@1 goes from 0.23 to 0.32, with GRPO to
+0.38, and pass@64 from 0.96 to 0.84, with GRPO to 0.91; entropies end alike. It
+depends on the start: from pass@1 = 0.36 no sum is lost, from 0.08, where the
+mass of a wrong answer goes to other wrong ones, 21 of 64 are (solved.md).
 Variations: --algorithm.recipe.baseline.pos-weight 1 is GRPO;
 --algorithm.recipe.baseline.renormalize True divides by the tokens of wrong
 answers alone, which are larger steps as the policy gets better.

@@ -4,8 +4,9 @@
 
 What it shows: the warm start of verl.py: one sum in four of its examples is
 wrong, so that there is something left to learn.
-Time: 20 seconds on 2 cores.
-Expected: see verl.py.
+Time: half a minute on 2 busy cores.
+Expected: it stops where sums are being understood, and seeds differ; see
+verl.py.
 Variations: --steps 100 slips more; --algorithm.optimiser.learning-rate 1e-3 is
 slower.
 """

@@ -4,7 +4,8 @@
     python -m experiments.process_rewards.gream_study --seeds 1
 
 All arms of a seed start from one warm start. `dead_groups` is the share of
-prompts whose ten rewards are all the same, and which teach nothing.
+prompts whose ten rewards are all the same, and which teach nothing; in
+table.md it is that of the last step, in groups.md the mean of all.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0.
   """
   size = tyro.cli(Size, description=__doc__, args=arguments)
-  arms.study(
+  found = arms.study(
     ARMS,
     seeds=size.seeds,
     metrics=METRICS,
@@ -97,6 +98,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     root=size.root,
     baseline="exact",
   )
+  lines = [
+    "Means over all steps and over seeds: groups with an advantage, and what"
+    " beam search found before and after.",
+    "",
+    "| arm | groups that teach | hit@1 at 0 | after | hit@10 at 0 | after |",
+    "|---|---|---|---|---|---|",
+  ]
+  for name, curves in found.curves.items():
+    cells = [1.0 - curves["dead_groups"][1].mean()]
+    for k in (1, 10):
+      value = curves[f"evaluation/hit_at_{k}"][1].mean(axis=0)
+      cells += [value[0], value[-1]]
+    lines.append(f"| {name} | " + " | ".join(f"{x:.3f}" for x in cells) + " |")
+  text = "\n".join(lines) + "\n"
+  (size.out / "groups.md").write_text(text)
+  print(text)
   return 0
 
 

@@ -113,6 +113,11 @@ from rl_jax.advantages.step_probes import (
   probe_correctness,
   released_probe,
 )
+from rl_jax.advantages.suite_weights import (
+  pass_rate_density,
+  pass_rates,
+  verpo_test_weights,
+)
 from rl_jax.advantages.tp_grpo import (
   merge_thoughts,
   sample_efficiency,
@@ -122,13 +127,10 @@ from rl_jax.advantages.tp_grpo import (
 from rl_jax.advantages.verpo import (
   degenerate_group_ratio,
   discounted_outcome,
-  pass_rate_density,
-  pass_rates,
   suite_passed,
   turn_relative,
   turn_rewards,
   verpo_advantage,
-  verpo_test_weights,
 )
 from rl_jax.advantages.whiten import Guard, whiten
 

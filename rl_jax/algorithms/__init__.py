@@ -6,6 +6,7 @@ from rl_jax.algorithms.advantages import (
   PromptStatistics,
 )
 from rl_jax.algorithms.denoising import Average, DenoisingPolicyGradient
+from rl_jax.algorithms.implicit_reward import LabelOptimisation
 from rl_jax.algorithms.language import Critic, PolicyOptimisation
 from rl_jax.algorithms.language_offline import (
   FineTuning,
@@ -16,6 +17,7 @@ from rl_jax.algorithms.matching import AdvantageWeightedMatching, SlowCopy
 from rl_jax.algorithms.offline import Classification, FlowMatching
 from rl_jax.algorithms.recipe import PolicyRecipe
 from rl_jax.algorithms.responses import Scoring
+from rl_jax.algorithms.view import View
 
 __all__ = [
   "AdvantageWeightedMatching",
@@ -27,6 +29,7 @@ __all__ = [
   "FineTuning",
   "FlowMatching",
   "GroupRelative",
+  "LabelOptimisation",
   "PolicyOptimisation",
   "PolicyRecipe",
   "PreferenceOptimisation",
@@ -34,4 +37,5 @@ __all__ = [
   "RewardModelling",
   "Scoring",
   "SlowCopy",
+  "View",
 ]

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rl_jax.advantages import segments, verpo
+from rl_jax import advantages
+from rl_jax.advantages import segments
 
 RNG = np.random.default_rng(5)
 GROUP = np.array([2, 0, 2, 1, 0, 2, 1, 0, 3, 4])
@@ -35,8 +36,8 @@ def everything(
   scale="none",
 ):
   """From results to advantages, as the module says."""
-  rate = verpo.pass_rates(passed, mask, test_mask, group, num_groups=5)
-  weight = verpo.verpo_test_weights(
+  rate = advantages.pass_rates(passed, mask, test_mask, group, num_groups=5)
+  weight = advantages.verpo_test_weights(
     rate,
     test_mask,
     alpha=alpha,
@@ -45,13 +46,13 @@ def everything(
     density=density,
     sum_to_one=sum_to_one,
   )
-  reward = verpo.turn_rewards(passed, weight, mask, test_mask)
-  outcome = verpo.discounted_outcome(
-    verpo.suite_passed(passed, mask, test_mask),
+  reward = advantages.turn_rewards(passed, weight, mask, test_mask)
+  outcome = advantages.discounted_outcome(
+    advantages.suite_passed(passed, mask, test_mask),
     jnp.sum(mask, axis=-1),
     discount=discount,
   )
-  advantage = verpo.verpo_advantage(
+  advantage = advantages.verpo_advantage(
     reward, outcome, mask, group, num_groups=5, beta=beta, scale=scale
   )
   return {
@@ -205,7 +206,7 @@ def test_worked_example_of_five_tests():
   """The specification's: 4 responses, sigma .1, alpha 2, gamma .9, beta 1."""
   case = single("11110 11100 11111 11000")
   found = run(*case)
-  level = verpo.pass_rate_density(
+  level = advantages.pass_rate_density(
     jnp.asarray(filled(found["rate"], SHAPE[::2], np.nan)),
     padded(*case)[2],
     sigma=0.1,
@@ -341,7 +342,7 @@ def test_every_token_of_a_turn_has_its_advantage():
 def test_share_of_groups_that_teach_nothing():
   reward = jnp.array([[1.0], [1.0], [0.0], [1.0], [0.5], [jnp.nan]])
   group, mask = jnp.array([0, 0, 1, 1, 2, 3]), jnp.arange(6)[:, None] < 5
-  found = verpo.degenerate_group_ratio(reward, mask, group, num_groups=8)
+  found = advantages.degenerate_group_ratio(reward, mask, group, num_groups=8)
   # Groups 0 and 2, of three that have a response.
   assert (found.value.item(), found.weight.item()) == (2.0, 3.0)
 
@@ -355,7 +356,7 @@ def test_partial_success_leaves_fewer_groups_that_teach_nothing():
   def share(reward):
     reward = jnp.asarray(filled(reward, (6, 1), np.nan))
     mask, group = jnp.arange(6)[:, None] < 4, jnp.zeros(6, int)
-    return verpo.degenerate_group_ratio(
+    return advantages.degenerate_group_ratio(
       reward, mask, group, num_groups=8
     ).mean()
 
@@ -371,7 +372,7 @@ WEIGHTS = {"density": True, "sum_to_one": False}
   ("call", "match"),
   [
     (
-      lambda: verpo.pass_rates(
+      lambda: advantages.pass_rates(
         jnp.zeros((2, 1, 0)),
         jnp.ones((2, 1), bool),
         jnp.ones((2, 0), bool),
@@ -380,27 +381,27 @@ WEIGHTS = {"density": True, "sum_to_one": False}
       ),
       "without tests",
     ),
-    (lambda: verpo.pass_rate_density(RATE, EVERY, sigma=0.0), "sigma"),
+    (lambda: advantages.pass_rate_density(RATE, EVERY, sigma=0.0), "sigma"),
     (
-      lambda: verpo.verpo_test_weights(
+      lambda: advantages.verpo_test_weights(
         RATE, EVERY, alpha=-1.0, sigma=0.1, delta=0.0, **WEIGHTS
       ),
       "alpha",
     ),
     (
-      lambda: verpo.verpo_test_weights(
+      lambda: advantages.verpo_test_weights(
         RATE, EVERY, alpha=1.0, sigma=0.1, delta=-1.0, **WEIGHTS
       ),
       "delta",
     ),
     (
-      lambda: verpo.discounted_outcome(
+      lambda: advantages.discounted_outcome(
         jnp.ones(1), jnp.ones(1, int), discount=1.5
       ),
       "discount",
     ),
     (
-      lambda: verpo.turn_relative(
+      lambda: advantages.turn_relative(
         jnp.ones((1, 1)),
         jnp.ones((1, 1), bool),
         jnp.zeros(1, int),
@@ -410,7 +411,7 @@ WEIGHTS = {"density": True, "sum_to_one": False}
       "two turns",
     ),
     (
-      lambda: verpo.pass_rates(
+      lambda: advantages.pass_rates(
         jnp.zeros((2, 1, 3)),
         jnp.ones((2, 1), bool),
         EVERY,

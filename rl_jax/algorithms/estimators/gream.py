@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import jax.numpy as jnp
 
@@ -29,7 +29,8 @@ class BonusCalibrated:
     ValueError: if `k` or `ddof` is out of range or `epsilon` negative.
   """
 
-  wants = ("exact",)
+  wants: ClassVar[tuple[str, ...]] = ("exact",)
+  compares: ClassVar[bool] = True
 
   k: int = 4
   """Tries of the bonus; at most the rows of a group."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import jax.numpy as jnp
 
@@ -27,7 +28,7 @@ from rl_jax.algorithms.policy_records import (
 from rl_jax.masks import keep
 
 if TYPE_CHECKING:
-  from jaxtyping import Array, Float
+  from jaxtyping import Array, Float, PyTree
 
   from rl_jax.reduce import Total
 
@@ -99,13 +100,14 @@ class RelativeSign:
     reward: Float[Array, "row"],
     *,
     num_groups: int,
-    **remembered: Any,
+    memory: PyTree | None = None,
   ) -> Float[Array, "row"] | Remembered:
     """The weighed advantage, with the memory of a base that has one."""
-    found = self.base(batch, reward, num_groups=num_groups, **remembered)
-    if isinstance(found, Remembered):
-      return found._replace(value=self._weighed(batch, found.value))
-    return self._weighed(batch, found)
+    call = partial(self.base, num_groups=num_groups)
+    if memory is None:
+      return self._weighed(batch, call(batch, reward))
+    found = call(batch, reward, memory=memory)
+    return found._replace(value=self._weighed(batch, found.value))
 
   def watch(
     self, batch: PolicyBatch, signals: Signals, *, num_groups: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -272,9 +273,8 @@ class VerlReward:
   ) -> Remembered:
     """What the base says of the changed reward."""
     phi, after = self.signal.follow(batch, memory["signal"])
-    value, kept = _called(
-      memory, self.base, batch, reward + phi, num_groups=num_groups
-    )
+    base = functools.partial(self.base, num_groups=num_groups)
+    value, kept = _called(memory, base, batch, reward + phi)
     return Remembered(value, kept | {"signal": after})
 
 
@@ -285,9 +285,9 @@ def _memories(signal, base, num_groups):
   return memory
 
 
-def _called(memory, base, *given, **more):
+def _called(memory, base, *given):
   """What the base returns, and its memory as part of one."""
   if "base" not in memory:
-    return base(*given, **more), {}
-  value, after = base(*given, memory=memory["base"], **more)
+    return base(*given), {}
+  value, after = base(*given, memory=memory["base"])
   return value, {"base": jax.lax.stop_gradient(after)}

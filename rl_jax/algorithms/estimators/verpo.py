@@ -10,14 +10,13 @@ import jax.numpy as jnp
 
 from rl_jax.advantages.groups import group_relative
 from rl_jax.advantages.segments import spread_segments
+from rl_jax.advantages.suite_weights import pass_rates, verpo_test_weights
 from rl_jax.advantages.verpo import (
   degenerate_group_ratio,
   discounted_outcome,
-  pass_rates,
   suite_passed,
   turn_relative,
   turn_rewards,
-  verpo_test_weights,
 )
 from rl_jax.algorithms.components import WithinGroup
 from rl_jax.algorithms.recipe import PolicyBatch, Signals, found

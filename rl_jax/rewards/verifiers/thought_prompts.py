@@ -161,11 +161,11 @@ class Prompted:
     if not response.correct:
       answer = response.of(response.answer)
       for k in self._indices(
-        MATCH, "matched", 0, count, answer=answer, **given
+        MATCH, "matched", (0, count), given | {"answer": answer}
       ):
         label[k] = 1
     elif count > 1:
-      for r in self._indices(LOCATE, "reflections", 0, count, **given):
+      for r in self._indices(LOCATE, "reflections", (0, count), given):
         interval = self._interval(r, given) if r else None
         if interval is not None:
           reflections.append((r, *interval))
@@ -188,11 +188,9 @@ class Prompted:
     starts = self._indices(
       SEGMENT,
       "starts",
-      0,
-      len(lines),
+      (0, len(lines)),
+      {"problem": problem, "listed": _listed(lines)},
       accept=lambda found: found[:1] == [0],
-      problem=problem,
-      listed=_listed(lines),
     )
     places = [first]
     for line in lines:
@@ -204,11 +202,9 @@ class Prompted:
     found = self._indices(
       TRACE,
       "interval",
-      0,
-      r,
+      (0, r),
+      given | {"reflection": r},
       accept=lambda found: len(found) in (0, 1, 2),
-      reflection=r,
-      **given,
     )
     return (found[0], found[-1]) if found else None
 
@@ -218,7 +214,10 @@ class Prompted:
     wrong: list[int] = []
     for k in range(interval[0], interval[1] + 1):
       wrong += self._indices(
-        VERIFY, "wrong", k, k + 1, reflection=r, step=k, wrong=wrong, **given
+        VERIFY,
+        "wrong",
+        (k, k + 1),
+        given | {"reflection": r, "step": k, "wrong": wrong},
       )
     return wrong
 
@@ -226,12 +225,12 @@ class Prompted:
     self,
     template: str,
     field: str,
-    low: int,
-    high: int,
+    bounds: tuple[int, int],
+    given: dict[str, Any],
     *,
     accept: Callable[[list[int]], bool] | None = None,
-    **given: Any,
   ) -> list[int]:
+    low, high = bounds
     prompt, last = template.format(**given), ""
     for _ in range(self.attempts):
       try:

@@ -302,12 +302,6 @@ FAULTS = {
   "a turn that was not judged": ("turn_mask", (0, 1), False, {"VeRPO"}),
   "a step without a label between others": ("label", (0, 1), -1, {"TP-GRPO"}),
   "a turn without an edge": ("edge", (0, 1), -1, {"SALT"}),
-  "an edge that is none": (
-    "edge",
-    (0, 1),
-    len(BATCH.reward) * SHAPE.steps,
-    {"SALT"},
-  ),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from algorithms.language import letters
 from experiments import recipes
-from rl_jax.advantages import verpo as pure
+from rl_jax import advantages as pure
 from rl_jax.algorithms.components import EveryToken
 from rl_jax.algorithms.estimators.verpo import SuiteOutcome, Verpo
 from rl_jax.algorithms.recipe import PolicyBatch
