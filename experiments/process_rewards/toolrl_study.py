@@ -31,7 +31,7 @@ ARMS = {
 def main() -> None:
   """Train all arms with all seeds."""
   parser = argparse.ArgumentParser()
-  parser.add_argument("--seeds", type=int, default=3)
+  parser.add_argument("--seeds", type=int, default=2)
   parser.add_argument("--arms", nargs="+", default=list(ARMS))
   settings = parser.parse_args()
   arms = {

@@ -3,9 +3,8 @@
   python -m experiments.process_rewards.verpo_study
 
 All arms add a centred reward of tests to the centred outcome: none, the share
-of tests passed, VeRPO's, and VeRPO's without density (version 1). Compared
-are held-out functions of which all tests pass, and the share of groups that
-teach nothing. Writes results/verpo/.
+of tests passed, or VeRPO's. Compared are held-out functions of which all
+tests pass, and the share of groups that teach nothing. Writes results/verpo/.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ ARMS = {
   "outcome": Verpo(beta=0.0),
   "pass_rate": Verpo(alpha=0.0, density=False, normaliser="weight_sum"),
   "verpo": Verpo(),
-  "no_density": Verpo(density=False),
 }
 
 

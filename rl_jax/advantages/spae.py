@@ -244,7 +244,8 @@ def difference_shaping(
   difference = step_differences(potential, valid)
   low = jnp.min(jnp.where(valid, difference, jnp.inf), initial=jnp.inf)
   high = jnp.max(jnp.where(valid, difference, -jnp.inf), initial=-jnp.inf)
-  wide = high > low
+  # True also of a range that is NaN: a potential that is none must show.
+  wide = ~(high <= low)
   low = jnp.where(wide, low, 0.0)
   span = jnp.where(wide, high - low + epsilon, 1.0)
   difference = jnp.where(wide, difference, 0.0)

@@ -169,7 +169,8 @@ def tp_grpo_advantage(
 
   Returns:
     A_t in units of rh; 0 where the mask is false, where a token is in no
-    step, and in a row without labels. NaN where there is no such column.
+    step, and in a row without labels. NaN where there is no such column, or
+    the step has no label and others of the row do.
 
   Raises:
     ValueError: if `alpha` or `static_reward` is negative.
@@ -199,7 +200,11 @@ def tp_grpo_advantage(
     static_reward=static_reward,
     merge=merge,
   )
-  return keep(spread_segments(suffix_sums(earned, label >= 0), step), mask)
+  there = label >= 0
+  value = suffix_sums(earned, there)
+  # A gap between labels must not pass for a row without any.
+  value = jnp.where(there | ~jnp.any(there, axis=1)[:, None], value, jnp.nan)
+  return keep(spread_segments(value, step), mask)
 
 
 def sample_efficiency(*, score: float, base: float, solutions: int) -> float:

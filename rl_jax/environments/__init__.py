@@ -14,6 +14,12 @@ from rl_jax.environments.datasets import (
   Programs,
 )
 from rl_jax.environments.gym import GymScore, ReasoningGym
+from rl_jax.environments.key_door import (
+  KeyDoor,
+)
+from rl_jax.environments.process_world import (
+  ProcessWorld,
+)
 from rl_jax.environments.texts import Items, TextTask, filled, listed
 
 __all__ = [
@@ -22,7 +28,9 @@ __all__ = [
   "GymScore",
   "Instructions",
   "Items",
+  "KeyDoor",
   "MathProblems",
+  "ProcessWorld",
   "Programs",
   "ReasoningGym",
   "Sums",

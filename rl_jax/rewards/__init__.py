@@ -2,6 +2,9 @@
 
 from rl_jax.rewards.classifier import ClassifierReward
 from rl_jax.rewards.combine import Sum, Verdict
+from rl_jax.rewards.episodes import (
+  EpisodeReward,
+)
 from rl_jax.rewards.implicit import (
   Gathered,
   aggregate_steps,
@@ -32,6 +35,14 @@ from rl_jax.rewards.shaping import (
   replaced_if_unfinished,
 )
 from rl_jax.rewards.text import Term, TextReward
+from rl_jax.rewards.trajectory_graph import (
+  AgentStep,
+  CanonicalText,
+  GraphSettings,
+  Trajectory,
+  TrajectoryGraph,
+  build_edges,
+)
 from rl_jax.rewards.transforms import (
   class_match,
   log_likelihood_reward,
@@ -39,8 +50,12 @@ from rl_jax.rewards.transforms import (
 )
 
 __all__ = [
+  "AgentStep",
+  "CanonicalText",
   "ClassifierReward",
+  "EpisodeReward",
   "Gathered",
+  "GraphSettings",
   "LearnedReward",
   "Note",
   "Refine",
@@ -48,9 +63,12 @@ __all__ = [
   "Term",
   "TextData",
   "TextReward",
+  "Trajectory",
+  "TrajectoryGraph",
   "Verdict",
   "aggregate_steps",
   "at_last_token",
+  "build_edges",
   "check_step_scores",
   "class_match",
   "clip_process_reward",

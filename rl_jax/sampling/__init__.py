@@ -11,6 +11,9 @@ from rl_jax.sampling.ddim import (
   ddim_replay,
   ddim_step,
 )
+from rl_jax.sampling.episodes import (
+  Episodes,
+)
 from rl_jax.sampling.flow import (
   EulerOde,
   FlowSde,
@@ -42,6 +45,11 @@ from rl_jax.sampling.times import (
   UniformTimes,
 )
 from rl_jax.sampling.tries import Trie
+from rl_jax.sampling.worlds import (
+  Observation,
+  World,
+  observe_all,
+)
 
 __all__ = [
   "Autoregressive",
@@ -49,16 +57,19 @@ __all__ = [
   "Completions",
   "Ddim",
   "DiscreteTimes",
+  "Episodes",
   "EulerOde",
   "FlowSde",
   "Generated",
   "LogitNormalTimes",
+  "Observation",
   "SaSolver",
   "Step",
   "Trajectory",
   "Trie",
   "UniformTimes",
   "VelocityFn",
+  "World",
   "constrained_beam_search",
   "ddim_moments",
   "ddim_replay",
@@ -72,6 +83,7 @@ __all__ = [
   "generate",
   "guided",
   "noise_and_clean",
+  "observe_all",
   "ode_euler",
   "row_keys",
   "row_normal",

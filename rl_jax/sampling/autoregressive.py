@@ -23,7 +23,7 @@ if TYPE_CHECKING:
   from rl_jax.models.protocol import Params
   from rl_jax.sampling.tries import Trie
 
-__all__ = ["Autoregressive", "Completions"]
+__all__ = ["Autoregressive", "Completions", "check_left", "prefilled"]
 
 
 class Completions(NamedTuple):
@@ -184,7 +184,7 @@ class Autoregressive:
         f"{rows} prompts with {samples} samples each need {rows * samples}"
         f" keys and at least one sample, got {row_key.shape[0]} keys"
       )
-    _check_left(prompt_mask)
+    check_left(prompt_mask)
     if constraint is not None:
       _check_trie(constraint, model.vocabulary)
     return _sample(
@@ -279,8 +279,8 @@ def _sample(
   numbers = jnp.zeros((size, sampler.length), jnp.float32)
   first = _Progress(
     step=jnp.zeros((), jnp.int32),
-    cache=_prefilled(
-      sampler, model, samples, params, prompt, prompt_mask, adapter
+    cache=prefilled(
+      sampler.length, model, samples, params, prompt, prompt_mask, adapter
     ),
     last=jnp.repeat(prompt[:, -1], samples).astype(jnp.int32),
     alive=started,
@@ -306,10 +306,30 @@ def _sample(
   )
 
 
-def _prefilled(sampler, model, samples, params, prompt, prompt_mask, adapter):
+def prefilled(
+  length: int,
+  model: Decoder,
+  samples: int,
+  params: Params,
+  prompt: Int[Array, "row prompt"],
+  prompt_mask: Bool[Array, "row prompt"],
+  adapter: Params | None,
+) -> Cache:
   """A cache of all but the last token of each prompt, for each sample.
 
   The last one is read by the first step, as any other token is by the next.
+
+  Args:
+    length: columns that there is room for behind the prompt.
+    model: the policy.
+    samples: rows for each prompt.
+    params: parameters of the policy.
+    prompt: ids, padded on the left.
+    prompt_mask: true = a token of the prompt.
+    adapter: low-rank change of the parameters, or None.
+
+  Returns:
+    The cache, those of the first prompt first.
   """
   rows, columns = prompt.shape
   cache = model.empty_cache(rows, columns - 1)
@@ -322,7 +342,7 @@ def _prefilled(sampler, model, samples, params, prompt, prompt_mask, adapter):
 
   def roomier(array, axis):
     width = [(0, 0)] * array.ndim
-    width[axis] = (0, sampler.length)
+    width[axis] = (0, length)
     return jnp.pad(array, width)
 
   return cache._replace(
@@ -333,7 +353,15 @@ def _prefilled(sampler, model, samples, params, prompt, prompt_mask, adapter):
   )
 
 
-def _check_left(prompt_mask):
+def check_left(prompt_mask: Bool[Array | np.ndarray, "row prompt"]) -> None:
+  """Refuse prompts that are not padded on the left.
+
+  Args:
+    prompt_mask: true = a token of the prompt; not looked at while traced.
+
+  Raises:
+    ValueError: if a row has tokens, and its last column is none.
+  """
   if isinstance(prompt_mask, jax.core.Tracer):
     return
   mask = np.asarray(prompt_mask)

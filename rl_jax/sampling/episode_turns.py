@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rl_jax.sampling.autoregressive import Completions, _prefilled
+from rl_jax.sampling.autoregressive import Completions, prefilled
 from rl_jax.sampling.choosing import choose
 from rl_jax.sampling.steps import fold_rows
 from rl_jax.sampling.stops import NONE, stopped
@@ -153,9 +153,7 @@ def play(
   numbers = jnp.zeros((size, columns), jnp.float32)
   first = _Playing(
     turn=jnp.zeros((), jnp.int32),
-    cache=_prefilled(
-      room, model, samples, params, prompt, prompt_mask, adapter
-    ),
+    cache=prefilled(room, model, samples, params, prompt, prompt_mask, adapter),
     last=jnp.repeat(prompt[:, -1], samples).astype(jnp.int32),
     fresh=started,
     playing=started,

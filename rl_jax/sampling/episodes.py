@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from rl_jax.sampling.autoregressive import Autoregressive, _check_left
+from rl_jax.sampling.autoregressive import Autoregressive, check_left
 from rl_jax.sampling.episode_turns import play
 from rl_jax.sampling.worlds import observe_all
 
@@ -217,7 +217,7 @@ class Episodes(Autoregressive):
         f"{rows} prompts with {samples} samples each need {rows * samples}"
         f" keys and at least one sample, got {row_key.shape[0]} keys"
       )
-    _check_left(prompt_mask)
+    check_left(prompt_mask)
     return play(
       self,
       model,

@@ -58,9 +58,7 @@ def test_first_errors():
   assert found.f1 == found.erroneous == found.correct == 1.0
   assert 0.2689 < found.threshold <= 0.525
   # A threshold from elsewhere is used as it is.
-  far = processbench_f1(
-    scores, [1, 0, -1, -1], thresholds=2, threshold=0.9
-  )
+  far = processbench_f1(scores, [1, 0, -1, -1], thresholds=2, threshold=0.9)
   assert (far.erroneous, far.correct, far.f1) == (0.5, 0.0, 0.0)
 
 

@@ -24,9 +24,9 @@ def of_tokens(ratio, label, beta=0.05):
 
 def test_worked_example():
   """Sheet: h = .7, beta = .05; the same slope at every token."""
-  value, slope = jax.vmap(
-    jax.value_and_grad(of_tokens), in_axes=(None, 0)
-  )(RATIO, jnp.array([1.0, 0.0]))
+  value, slope = jax.vmap(jax.value_and_grad(of_tokens), in_axes=(None, 0))(
+    RATIO, jnp.array([1.0, 0.0])
+  )
   np.testing.assert_allclose(value, [0.675800, 0.710800], atol=1e-6)
   for row, expected in zip(slope, (-0.024563, 0.025437), strict=True):
     np.testing.assert_allclose(row, expected, atol=1e-6)
@@ -60,9 +60,7 @@ def test_with_hard_labels_it_is_bco_without_a_shift():
 def test_confident_mistakes_stay_finite_in_half_precision():
   """A probability of 1 would have no logarithm of what is left."""
   h = jnp.array([400.0, -400.0], jnp.bfloat16)
-  loss = implicit_ce_loss(
-    h, jnp.array([0.0, 1.0]), jnp.ones(2, bool), beta=1.0
-  )
+  loss = implicit_ce_loss(h, jnp.array([0.0, 1.0]), jnp.ones(2, bool), beta=1.0)
   assert loss.tolist() == [400.0, 400.0]
 
 

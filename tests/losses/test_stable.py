@@ -30,9 +30,7 @@ def both(log_prob, behaviour, advantage):
       lambda x: stable_reinforce_loss(
         x, behaviour, advantage, every(x), **CLIP, **BOUNDS
       ),
-      lambda x: clipped_policy_terms(
-        x, behaviour, advantage, every(x), **CLIP
-      ),
+      lambda x: clipped_policy_terms(x, behaviour, advantage, every(x), **CLIP),
     )
   ]
 

@@ -82,7 +82,7 @@ class ProcessReward:
   ) -> tuple[Float[Array, "row time"], Float[Array, "row time"] | None]:
     """Advantages, and the target of a critic if there is one."""
     refined = refined_process_reward(
-      found(batch, "step_score"),
+      self._score(batch),
       self._there(batch),
       refine=self.refine,
       eta=self._eta(batch),
@@ -119,7 +119,7 @@ class ProcessReward:
     """Steps of a response, their score, and the share that falls short."""
     del signals, num_groups
     there = self._there(batch) & batch.valid[:, None]
-    score = widened(found(batch, "step_score"))
+    score = self._score(batch)
     count = jnp.sum(there, dtype=jnp.float32)
     short = there & (score < self._eta(batch))
     return {
@@ -127,6 +127,11 @@ class ProcessReward:
       "step_score": Total(jnp.sum(jnp.where(there, score, 0.0)), count),
       "step_short": Total(jnp.sum(short, dtype=jnp.float32), count),
     }
+
+  def _score(self, batch: PolicyBatch) -> Float[Array, "row step"]:
+    """Scores; NaN outside of [0, 1], as logits would be."""
+    score = widened(found(batch, "step_score"))
+    return jnp.where((score >= 0) & (score <= 1), score, jnp.nan)
 
   def _there(self, batch: PolicyBatch) -> Bool[Array, "row step"]:
     step = found(batch, "step")
@@ -139,7 +144,7 @@ class ProcessReward:
       return self.eta
     right = (batch.reward > 0) & batch.valid
     return reached_by(
-      found(batch, "step_score"),
+      self._score(batch),
       self._there(batch) & right[:, None],
       fraction=self.reached,
     )

@@ -62,7 +62,8 @@ class Salt:
       compared: the advantage of each episode.
 
     Returns:
-      A number for each token of an action, 0 elsewhere; and no target.
+      A number for each token of an action, 0 elsewhere, NaN for one in a
+      turn without an edge; and no target.
 
     Raises:
       ValueError: if the batch lacks the graph.
@@ -79,6 +80,8 @@ class Salt:
       min_shared=self.min_shared,
       baseline=self.baseline,
     )
+    # A token of a step that is in no graph shows as NaN.
+    step = jnp.where(edge < 0, jnp.nan, step)
     return spread_segments(step, found(batch, "turn")), None
 
 

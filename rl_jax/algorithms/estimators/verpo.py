@@ -167,6 +167,8 @@ class Verpo:
       scale=self._scale,
     )
     turns = compared[:, None] + self.beta * relative
+    # A token of a turn that was not judged shows as NaN.
+    turns = jnp.where(_results(batch)[1], turns, jnp.nan)
     return spread_segments(turns, _turn(batch, turns.shape[-1])), None
 
   def watch(
@@ -214,10 +216,11 @@ def _results(
   Bool[Array, "row turn"],
   Bool[Array, "row test"],
 ]:
-  """Results of tests; a row that does not count has no turns."""
+  """Results of tests, NaN for what is none; turns of rows that count."""
   passed, mask, test_mask = (found(batch, name) for name in _WANTS)
+  passed = passed.astype(jnp.float32)
   return (
-    passed.astype(jnp.float32),
+    jnp.where((passed >= 0) & (passed <= 1), passed, jnp.nan),
     mask.astype(bool) & batch.valid[:, None],
     test_mask.astype(bool),
   )

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from rl_jax.rewards.verifiers.judgement import Judgement, no_verdict
-
-if TYPE_CHECKING:
-  from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["RewardFunction"]
 

@@ -13,7 +13,7 @@ from rl_jax.rewards.verifiers.judgement import Judgement, no_verdict
 if TYPE_CHECKING:
   from collections.abc import Sequence
 
-__all__ = ["Json", "ToolCall", "fenced", "parsed_json"]
+__all__ = ["Json", "ToolCall", "fenced", "parsed_json", "same_json"]
 
 _FENCE = re.compile(r"^[ \t]*```([^\n`]*)\n(.*?)^[ \t]*```", re.M | re.S)
 # An open string runs to the end: to look for its end anew from every quote
@@ -96,16 +96,24 @@ def _finite(digits: str) -> float:
   return value
 
 
-def _same(left: Any, right: Any) -> bool:
-  """Equality that keeps true from 1, as JSON does."""
+def same_json(left: Any, right: Any) -> bool:
+  """Equality that keeps true from 1, as JSON does.
+
+  Args:
+    left: a value as `parsed_json` gives it.
+    right: another.
+
+  Returns:
+    Whether they are the same.
+  """
   if isinstance(left, bool) or isinstance(right, bool):
     return left is right
   if isinstance(left, dict) and isinstance(right, dict):
     return left.keys() == right.keys() and all(
-      _same(left[key], right[key]) for key in left
+      same_json(left[key], right[key]) for key in left
     )
   if isinstance(left, list) and isinstance(right, list):
-    return len(left) == len(right) and all(map(_same, left, right))
+    return len(left) == len(right) and all(map(same_json, left, right))
   numbers = {type(left), type(right)} <= {int, float}
   return (numbers or type(left) is type(right)) and left == right
 
@@ -147,7 +155,7 @@ class Json:
       wanted = parsed_json(reference, **limits)
     except (ValueError, RecursionError) as error:
       return no_verdict(f"bad reference: {error}"[:200])
-    return Judgement(float(_same(found, wanted)))
+    return Judgement(float(same_json(found, wanted)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -208,10 +216,12 @@ class ToolCall:
         return Judgement(0.0, "no call: it lacks its end, name or arguments")
       found.append(call)
     if self.ordered:
-      return Judgement(float(_same(found, wanted)))
+      return Judgement(float(same_json(found, wanted)))
     for call in found:
       # Equal calls may come twice: each takes one of the wanted away.
-      index = next((i for i, w in enumerate(wanted) if _same(call, w)), None)
+      index = next(
+        (i for i, w in enumerate(wanted) if same_json(call, w)), None
+      )
       if index is None:
         return Judgement(0.0)
       del wanted[index]

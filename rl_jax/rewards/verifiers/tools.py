@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from rl_jax.rewards.verifiers.judgement import Judgement, no_verdict
-from rl_jax.rewards.verifiers.structured import _same
+from rl_jax.rewards.verifiers.structured import same_json
 from rl_jax.rewards.verifiers.tool_calls import (
   Call,
   ParsedResponse,
@@ -148,7 +148,7 @@ def tool_correctness(
   wanted, found = truth.calls, predicted.calls
   if predicted.errors:
     return worst
-  same = _same if config.strict_types else operator.eq
+  same = same_json if config.strict_types else operator.eq
   whole = [call.whole for call in wanted], [call.whole for call in found]
   if same(*whole):
     return best
