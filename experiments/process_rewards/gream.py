@@ -7,8 +7,14 @@ balanced residual k-means and a fourth where two would be the same; a tiny
 decoder that saw histories of users; reinforcement learning from a reward for
 each code of the beginning that is right, and a bonus for exact items that is
 largest where they are rare. Evaluated by beam search over the catalogue.
-Time: about TIME on 2 cores, the warm start included.
-Expected: EXPECTED
+Time: about 20 seconds of one core, and the warm start.
+Expected: over 3 seeds (results/gream/) 75 % of groups teach, against 17 % with
+a reward for exact items alone, 4.5 times as many. Ranking hardly gains in 200
+steps from a policy that is still diffuse: hit@1 goes from 0.151 to 0.140 (the
+exact reward 0.133, beginnings without a bonus 0.120), hit@10 from 0.424 to
+0.428 (0.383, 0.412). The bonus is ahead in each number, but of hit@1 by only
+0.007 +- 0.016 over the exact reward: the 0.02 that was hoped for does not
+show. Whoever knew the chain would have 0.228.
 Variations: --algorithm.recipe.baseline.k 1 makes the bonus the standardised
 outcome; --algorithm.refill True waits for groups that teach, as the paper
 does with its oversampling.

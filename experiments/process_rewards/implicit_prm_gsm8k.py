@@ -7,7 +7,13 @@ each with a solution by four models of OpenAI and whether its answer is right.
 A decoder of characters reads the solutions to 1000 questions, then learns
 from their labels, and chooses one of four solutions to each question that is
 left. It is far too small to follow the problems: what it can learn is how
-right solutions look. The table says so; the same code takes a real model.
+right solutions look. The same code takes a real model.
+
+Measured (1 seed, 319 held-out questions, results/implicit_prm/gsm8k.md): right
+solutions score above wrong ones (area under the curve .62), but so do short
+ones (.63), and the best of four is right in .33 to .35 of the cases where the
+mean is .36: no gain, as expected of 0.1 million parameters. Half of the
+solutions are too long and are left out of training.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -97,7 +96,6 @@ def play(
   # All rows write the same column at a time: a turn has columns of its own,
   # of which a row leaves some empty.
   columns = sampler.turns * sampler.block
-  room = dataclasses.replace(sampler, length=columns)
 
   def read(state, token, segment):
     return model.extend(
@@ -153,7 +151,9 @@ def play(
   numbers = jnp.zeros((size, columns), jnp.float32)
   first = _Playing(
     turn=jnp.zeros((), jnp.int32),
-    cache=prefilled(room, model, samples, params, prompt, prompt_mask, adapter),
+    cache=prefilled(
+      columns, model, samples, params, prompt, prompt_mask, adapter
+    ),
     last=jnp.repeat(prompt[:, -1], samples).astype(jnp.int32),
     fresh=started,
     playing=started,

@@ -33,15 +33,17 @@ RECORDS = tuple(
 )
 
 
+SOURCE = LabelledResponses(
+  rows=len(RECORDS),
+  responses=RECORDS,
+  vocabulary=letters.WORDS,
+  length=6,
+  shuffle=False,
+)
+
+
 def begun(algorithm, model=letters.BIGRAM, away=0.0):
-  source = LabelledResponses(
-    rows=len(RECORDS),
-    responses=RECORDS,
-    vocabulary=letters.WORDS,
-    length=6,
-    shuffle=False,
-  )
-  made = letters.Begun(pairs.offline(algorithm, source, model=model))
+  made = letters.Begun(pairs.offline(algorithm, SOURCE, model=model))
   if away:
     params = moved(made.state.params, away)
     made.state = made.state._replace(params=params)

@@ -12,7 +12,7 @@ import functools
 import jax
 import pytest
 
-from algorithms.language import letters, pairs
+from algorithms.language import letters, pairs, test_label_optimisation
 from experiments import recipes
 from rl_jax import algorithms, losses
 
@@ -103,6 +103,19 @@ PARTS = {
       "scoring": SMALLER,
     },
   ),
+  "LabelOptimisation": (
+    test_label_optimisation.CE,
+    lambda part: part,
+    {
+      "loss": functools.partial(losses.implicit_ce_loss, beta=0.125),
+      "beta": 0.125,
+      "optimiser": FASTER,
+      "reference": False,
+      "updates": 2,
+      "micro_batches": 2,
+      "scoring": SMALLER,
+    },
+  ),
   "RewardModelling": (
     pairs.RANKING,
     lambda part: part,
@@ -128,6 +141,8 @@ def experiment_of(algorithm):
     return pairs.offline(algorithm, source, model=HEAD, start=scratch)
   if isinstance(algorithm, algorithms.FineTuning):
     source = pairs.demonstrations()
+  if isinstance(algorithm, algorithms.LabelOptimisation):
+    source = test_label_optimisation.SOURCE
   return pairs.offline(algorithm, source)
 
 
