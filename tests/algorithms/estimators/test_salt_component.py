@@ -149,6 +149,7 @@ def experiment(**changed):
     group_size=4,
     optimiser=AdamW(learning_rate=1e-3),
     behaviour="same",
+    reference=True,
   )
   return Experiment(
     name="maze",

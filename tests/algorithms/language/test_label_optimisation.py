@@ -98,7 +98,7 @@ def test_it_begins_at_log_two_and_tells_apart(model):
   found = letters.means(metrics)
   assert found["absolute_reward"] == 0.0
   assert found["loss"] == pytest.approx(np.log(2), rel=1e-6)
-  for _ in range(5):
+  for _ in range(25):
     state, metrics = made.update(made.collect(state), state)
   found = letters.means(metrics)
   assert found["right_reward"] > found["wrong_reward"]
