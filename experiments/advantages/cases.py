@@ -184,7 +184,7 @@ def cases(*, steps: int) -> tuple[Case, ...]:
       {
         "baseline": RelativeSign(
           base=_standardised,
-          pos_weight=LinearWeight(first=1.0, last=0.0, end=4),
+          schedule=LinearWeight(first=1.0, last=0.0, end=4),
         )
       },
     ),

@@ -116,7 +116,9 @@ class StepScores:
   def bind(self, data: Any) -> Callable[[Any], dict[str, np.ndarray]]:
     """See `rl_jax.rewards.text.Note`."""
     del data
-    params, _ = prm(self)
+    # Within a step nothing may be sent to a device unasked; this is no step.
+    with jax.transfer_guard("allow"):
+      params, _ = prm(self)
 
     def find(rollouts: Any) -> dict[str, np.ndarray]:
       parts = (rollouts.prompt, rollouts.token, rollouts.mask)

@@ -78,15 +78,17 @@ class RelativeSign:
 
   base: Callable
   """A baseline of a recipe: `(batch, reward, num_groups=)` to A."""
-  pos_weight: float | Callable = 0.0
-  """0: relative negatives alone; 1: the base itself. Or a function of the
-  loop step, from 0, such as `LinearWeight`."""
+  pos_weight: float = 0.0
+  """0: relative negatives alone; 1: the base itself."""
+  schedule: Callable | None = None
+  """In its place: a function of the loop step, from 0, such as
+  `LinearWeight`."""
   renormalize: bool = False
   """Whether a mean over tokens is one over the tokens of rows that teach.
   Otherwise all tokens divide, rows without an advantage too."""
 
   def __post_init__(self) -> None:
-    if not callable(self.pos_weight) and not self.pos_weight >= 0:
+    if not self.pos_weight >= 0:
       raise ValueError(f"pos_weight must not be negative: {self.pos_weight}")
 
   @property
@@ -119,10 +121,10 @@ class RelativeSign:
   def _weighed(
     self, batch: PolicyBatch, advantage: Float[Array, "row"]
   ) -> Float[Array, "row"]:
-    weight = self.pos_weight
-    if callable(weight):
+    weight: float | Array = self.pos_weight
+    if self.schedule is not None:
       step = jnp.max(needed(batch.step, "step")).astype(jnp.float32)
-      weight = jnp.asarray(weight(step))
+      weight = jnp.asarray(self.schedule(step))
     advantage = keep(
       weighted_relative(advantage, pos_weight=weight), batch.valid
     )

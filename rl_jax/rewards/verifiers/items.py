@@ -114,7 +114,8 @@ def prefix_match_length(
     m.
 
   >>> codes = np.array([[1, 2, 3], [1, 9, 3]])
-  >>> prefix_match_length(codes, codes[:1], codes < 9).tolist()
+  >>> truth = np.array([[1, 2, 3], [1, 2, 3]])
+  >>> prefix_match_length(codes, truth, codes < 9).tolist()
   [3, 1]
   """
   same = np.asarray(mask) & (np.asarray(predicted) == np.asarray(truth))

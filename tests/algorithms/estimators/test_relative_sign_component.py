@@ -57,7 +57,7 @@ def test_one_is_the_base_and_zero_its_negative_part(weight):
 
 def test_a_schedule_follows_the_newest_row():
   weight = LinearWeight(first=0.0, last=1.0, begin=10, end=30)
-  component = RelativeSign(base=GRPO, pos_weight=weight)
+  component = RelativeSign(base=GRPO, schedule=weight)
   apply = jax.jit(partial(component, num_groups=GROUPS))
   base = np.asarray(called(GRPO, batch()))
   for step, expected in ((0, 0.0), (10, 0.0), (15, 0.25), (30, 1.0), (99, 1.0)):
