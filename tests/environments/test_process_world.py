@@ -14,6 +14,8 @@ from rl_jax.environments import serving
 from rl_jax.environments.process_world import ProcessWorld
 from rl_jax.sampling.worlds import Observation, observe_all
 
+pytestmark = pytest.mark.slow
+
 HERE = pathlib.Path(__file__).parent
 COMMAND = (sys.executable, "-I", serving.__file__, "worlds_to_serve:make")
 

@@ -20,6 +20,8 @@ from rl_jax.algorithms.estimators.adora import (
 )
 from rl_jax.algorithms.recipe import PolicyBatch, Remembered
 
+pytestmark = pytest.mark.slow
+
 # Four interleaved groups of four and a row that does not count, by hand:
 #   0  lengths 4 and 6 right, 7 and 8 wrong: short successes
 #   1  length 8 right, 2, 3 and 4 wrong: a long success

@@ -17,6 +17,8 @@ from rl_jax.algorithms.estimators.canon import Canon, MuSchedule
 from rl_jax.algorithms.recipe import PolicyBatch
 from rl_jax.algorithms.responses import Responses
 
+pytestmark = pytest.mark.slow
+
 # Two interleaved groups of four; a fifth row of the first does not count.
 GROUP = jnp.array([0, 1, 0, 1, 0, 1, 0, 1, 0])
 REWARD = jnp.array([1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, jnp.nan])

@@ -13,6 +13,8 @@ from rl_jax.algorithms.components import EveryToken
 from rl_jax.algorithms.estimators.gream import BonusCalibrated
 from rl_jax.algorithms.policy_records import PolicyBatch
 
+pytestmark = pytest.mark.slow
+
 ROWS, TIME, GROUPS = 12, 3, 3
 
 

@@ -18,6 +18,8 @@ from rl_jax.algorithms.estimators.implicit_prm import ImplicitPRM
 from rl_jax.algorithms.recipe import PolicyBatch
 from rl_jax.algorithms.responses import Responses
 
+pytestmark = pytest.mark.slow
+
 ROWS, TIME, BETA, END = 6, 5, 0.5, 9
 GROUP = np.array([3, 3, 3, 7, 7, 7])  # ids above the number of groups too
 

@@ -24,6 +24,8 @@ from rl_jax.algorithms.estimators.process_reward import (
 from rl_jax.algorithms.recipe import PolicyBatch
 from rl_jax.masks import last_valid
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(6)
 ROWS, TIME, STEPS = 8, 7, 5
 LENGTH = RNG.integers(1, TIME + 1, ROWS)

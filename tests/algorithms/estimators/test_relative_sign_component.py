@@ -20,6 +20,8 @@ from rl_jax.algorithms.policy_records import PolicyBatch, Remembered
 from rl_jax.losses import policy_gradient_loss
 from rl_jax.reduce import over_tokens
 
+pytestmark = pytest.mark.slow
+
 ROWS, TIME, GROUPS = 8, 5, 2
 GRPO = WithinGroup(
   estimator=partial(group_relative, scale="group", ddof=1, epsilon=1e-6)

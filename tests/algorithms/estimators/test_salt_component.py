@@ -24,6 +24,8 @@ from rl_jax.algorithms.recipe import PolicyBatch
 from rl_jax.experiment import Experiment, from_dict, to_dict
 from rl_jax.training.optimisers import AdamW
 
+pytestmark = pytest.mark.slow
+
 # Two groups of two, in turn; the second turn of row 2 has two tokens.
 TURN = np.array(
   [[0, -1, 1, -1], [0, -1, 1, -1], [0, -1, 1, 1], [0, -1, -1, -1]]

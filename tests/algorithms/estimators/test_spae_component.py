@@ -21,6 +21,8 @@ from rl_jax.algorithms.recipe import PolicyBatch
 from rl_jax.algorithms.responses import Responses
 from rl_jax.algorithms.view import View
 
+pytestmark = pytest.mark.slow
+
 SEGMENTS = 3
 # Of the letters abcd: b ends a step, c the thinking, d asks for the answer.
 SPAE = Spae(

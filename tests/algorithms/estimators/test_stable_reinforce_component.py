@@ -18,6 +18,8 @@ from rl_jax.algorithms.estimators.stable_reinforce import (
 from rl_jax.algorithms.recipe import PolicyBatch
 from rl_jax.losses import clipped_policy_terms
 
+pytestmark = pytest.mark.slow
+
 ROWS, TIME = 64, 4
 
 

@@ -24,6 +24,8 @@ from rl_jax.algorithms.recipe import PolicyBatch
 from rl_jax.rewards.verifiers.thought_rules import Markers
 from rl_jax.rewards.verifiers.thoughts import Thoughts
 
+pytestmark = pytest.mark.slow
+
 STANDARDISED = WithinGroup(
   estimator=functools.partial(
     group_relative, scale="group", ddof=1, epsilon=1e-6

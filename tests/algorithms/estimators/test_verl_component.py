@@ -26,6 +26,8 @@ from rl_jax.algorithms.language_batches import responses_of
 from rl_jax.algorithms.recipe import PolicyBatch, Remembered
 from rl_jax.algorithms.responses import response_hidden
 
+pytestmark = pytest.mark.slow
+
 SIGNAL = RankSignal(stride=1, decay=0.7)
 ROWS, TIME, STEPS = 8, 3, 5
 RNG = np.random.default_rng(0)

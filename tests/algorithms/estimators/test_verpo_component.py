@@ -20,6 +20,8 @@ from rl_jax.rewards.verifiers.per_test import PerTest, Suite
 from rl_jax.rewards.verifiers.suite_notes import SuiteNote
 from training import tiny
 
+pytestmark = pytest.mark.slow
+
 # Two prompts, ids far apart, rows in between each other; the last row does not
 # count. Turns of two tokens, one of the environment's between them.
 GROUP = jnp.array([90, 7, 90, 7, 90, 7])
