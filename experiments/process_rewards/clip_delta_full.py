@@ -83,6 +83,8 @@ class ServedScores:
   """Most lines of a response."""
   seconds: float = 600.0
   """Longest for one batch."""
+  attempts: int = 3
+  """How often a batch is asked about before the run stops."""
 
   def shapes(self, time: int) -> dict[str, tuple[tuple[int, ...], Any]]:
     """See `rl_jax.rewards.text.Note`."""
@@ -111,7 +113,10 @@ class ServedScores:
         step[row, own] = np.where(number < len(spans), number, -1)
         steps = [text[begin:end] for begin, end in spans]
         asked.append({"question": problems[where[row]], "steps": steps})
-      said = post(self.url, {"rows": asked}, seconds=self.seconds)
+      # A run without scores is of no use: what fails to the end stops it.
+      said = post(
+        self.url, {"rows": asked}, seconds=self.seconds, attempts=self.attempts
+      )
       score = np.full((len(token), self.steps), np.nan, np.float32)
       for row, own in enumerate(said["scores"]):
         score[row, : len(own)] = own

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import urllib.request
 from typing import Any
 
 __all__ = ["ChatServer", "post"]
 
 
-def post(url: str, body: dict[str, Any], *, seconds: float) -> Any:
+_log = logging.getLogger(__name__)
+
+
+def post(
+  url: str, body: dict[str, Any], *, seconds: float, attempts: int = 1
+) -> Any:
   """The JSON that a server replies.
 
   Args:
     url: where it is.
     body: what is sent, as JSON.
     seconds: longest that it may take.
+    attempts: how often to ask before its failure is an error; the others are
+      logged.
 
   Returns:
     The reply.
@@ -28,8 +36,15 @@ def post(url: str, body: dict[str, Any], *, seconds: float) -> Any:
   request = urllib.request.Request(
     url, json.dumps(body).encode(), {"Content-Type": "application/json"}
   )
-  with urllib.request.urlopen(request, timeout=seconds) as reply:
-    return json.load(reply)
+  for left in reversed(range(attempts)):
+    try:
+      with urllib.request.urlopen(request, timeout=seconds) as reply:
+        return json.load(reply)
+    except (OSError, ValueError) as error:
+      if not left:
+        raise
+      _log.warning("%s: %s; %d attempts left", url, error, left)
+  raise ValueError(f"attempts must be at least 1, got {attempts}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
