@@ -23,7 +23,7 @@ if TYPE_CHECKING:
   from rl_jax.models.protocol import Params
   from rl_jax.sampling.tries import Trie
 
-__all__ = ["Autoregressive", "Completions", "check_left", "prefilled"]
+__all__ = ["Autoregressive", "Completions", "prefilled"]
 
 
 class Completions(NamedTuple):
@@ -137,6 +137,35 @@ class Autoregressive:
         f" fit a vocabulary of {model.vocabulary} ids"
       )
 
+  def check_prompts(
+    self,
+    model: Decoder,
+    prompt_mask: Bool[Array | np.ndarray, "row prompt"],
+    row_key: Key[Array, "sample"],
+    samples: int,
+  ) -> None:
+    """Refuses prompts and keys that do not fit each other or the model.
+
+    Args:
+      model: to be sampled from.
+      prompt_mask: true = a token of the prompt; its values are not looked at
+        while traced.
+      row_key: one key per sample.
+      samples: responses to each prompt.
+
+    Raises:
+      ValueError: if `samples` is below 1, the keys are not one per sample, a
+        prompt is not padded on the left; and as `check_model`.
+    """
+    rows, columns = prompt_mask.shape
+    self.check_model(model, columns)
+    if samples < 1 or row_key.shape[0] != rows * samples:
+      raise ValueError(
+        f"{rows} prompts with {samples} samples each need {rows * samples}"
+        f" keys and at least one sample, got {row_key.shape[0]} keys"
+      )
+    _check_left(prompt_mask)
+
   def __call__(
     self,
     model: Decoder,
@@ -177,14 +206,7 @@ class Autoregressive:
         context, vocabulary.
     """
     del item
-    rows, columns = prompt.shape
-    self.check_model(model, columns)
-    if samples < 1 or row_key.shape[0] != rows * samples:
-      raise ValueError(
-        f"{rows} prompts with {samples} samples each need {rows * samples}"
-        f" keys and at least one sample, got {row_key.shape[0]} keys"
-      )
-    check_left(prompt_mask)
+    self.check_prompts(model, prompt_mask, row_key, samples)
     if constraint is not None:
       _check_trie(constraint, model.vocabulary)
     return _sample(
@@ -353,15 +375,7 @@ def prefilled(
   )
 
 
-def check_left(prompt_mask: Bool[Array | np.ndarray, "row prompt"]) -> None:
-  """Refuse prompts that are not padded on the left.
-
-  Args:
-    prompt_mask: true = a token of the prompt; not looked at while traced.
-
-  Raises:
-    ValueError: if a row has tokens, and its last column is none.
-  """
+def _check_left(prompt_mask: Bool[Array | np.ndarray, "row prompt"]) -> None:
   if isinstance(prompt_mask, jax.core.Tracer):
     return
   mask = np.asarray(prompt_mask)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from rl_jax.sampling.autoregressive import Autoregressive, check_left
+from rl_jax.sampling.autoregressive import Autoregressive
 from rl_jax.sampling.episode_turns import play
 from rl_jax.sampling.worlds import observe_all
 
@@ -208,16 +208,9 @@ class Episodes(Autoregressive):
       ValueError: if `item` is missing or a constraint is given; and as
         `Autoregressive`.
     """
-    rows, columns = prompt.shape
-    self.check_model(model, columns)
+    self.check_prompts(model, prompt_mask, row_key, samples)
     if item is None or constraint is not None:
       raise ValueError("episodes need their items, and have no constraint")
-    if samples < 1 or row_key.shape[0] != rows * samples:
-      raise ValueError(
-        f"{rows} prompts with {samples} samples each need {rows * samples}"
-        f" keys and at least one sample, got {row_key.shape[0]} keys"
-      )
-    check_left(prompt_mask)
     return play(
       self,
       model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 import json
+import os
 import pathlib
 import re
 import time
@@ -15,7 +16,9 @@ import pytest
 from rl_jax.rewards.verifiers.tools import ToolReward, tool_rewards
 from verifiers.tool_texts import DEFAULT, SEARCH, TRUTH, call, response, scored
 
-PUBLISHED = pathlib.Path(__file__).parents[2].parent / "shared/data/toolrl"
+# A folder with the records that ToolRL published (test.parquet and
+# rlla_sft.json), which are not part of this project.
+PUBLISHED = pathlib.Path(os.environ.get("TOOLRL_DATA", "toolrl-data"))
 
 
 def mutations(rng, calls):

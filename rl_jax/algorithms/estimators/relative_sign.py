@@ -90,6 +90,10 @@ class RelativeSign:
   def __post_init__(self) -> None:
     if not self.pos_weight >= 0:
       raise ValueError(f"pos_weight must not be negative: {self.pos_weight}")
+    if self.schedule is not None and self.pos_weight:
+      raise ValueError(
+        f"pos_weight = {self.pos_weight} and a schedule: say one of them"
+      )
 
   @property
   def init(self) -> Callable:

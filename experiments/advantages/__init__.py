@@ -1,0 +1,1 @@
+"""Experiments on advantage estimators; see README.md."""
