@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax.numpy as jnp
+
 from rl_jax.reduce import Total
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ __all__ = [
   "PolicyTotals",
   "Remembered",
   "Signals",
+  "dense_group",
   "found",
   "needed",
 ]
@@ -128,6 +131,21 @@ class PolicyTotals(NamedTuple):
       + self.value.mean()
       + self.imitation.mean()
     )
+
+
+def dense_group(batch: PolicyBatch) -> Int[Array, "row"]:
+  """Ids of groups below the number of rows, for parts that get no number.
+
+  Ids of a minibatch may be greater than its rows are many.
+
+  Args:
+    batch: all rows.
+
+  Returns:
+    Equal where `batch.group` is, in [0, rows).
+  """
+  rows = batch.group.shape[0]
+  return jnp.unique(batch.group, return_inverse=True, size=rows)[1]
 
 
 def needed[Value](value: Value | None, name: str) -> Value:

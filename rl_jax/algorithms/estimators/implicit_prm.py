@@ -13,7 +13,12 @@ from rl_jax.advantages.segments import (
   segment_index,
   segment_sums,
 )
-from rl_jax.algorithms.recipe import PolicyBatch, Signals, found
+from rl_jax.algorithms.policy_records import (
+  PolicyBatch,
+  Signals,
+  dense_group,
+  found,
+)
 from rl_jax.losses.preference import require_positive
 from rl_jax.masks import keep, last_valid, masked_mean
 from rl_jax.reduce import Total
@@ -93,8 +98,7 @@ class ImplicitPRM:
     mask = batch.mask & batch.valid[:, None]
     reward = keep(found(batch, _NAME), mask)
     rows = reward.shape[0]
-    # There are no more groups than rows, whatever their ids.
-    _, group = jnp.unique(batch.group, return_inverse=True, size=rows)
+    group = dense_group(batch)
     mean = masked_mean(reward, mask)
     above = leave_one_out(mean, group, batch.valid, num_groups=rows)
     others = keep(mean - above, batch.valid)

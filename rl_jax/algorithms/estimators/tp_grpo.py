@@ -10,7 +10,12 @@ import jax.numpy as jnp
 
 from rl_jax.advantages.groups import group_mean
 from rl_jax.advantages.tp_grpo import merge_thoughts, tp_grpo_advantage
-from rl_jax.algorithms.policy_records import PolicyBatch, Signals, found
+from rl_jax.algorithms.policy_records import (
+  PolicyBatch,
+  Signals,
+  dense_group,
+  found,
+)
 from rl_jax.reduce import Total
 
 if TYPE_CHECKING:
@@ -64,9 +69,7 @@ class TpGrpo:
   ) -> tuple[Float[Array, "row time"], None]:
     """Advantages; 0 for rows without labels."""
     correct = found(batch, "correct")
-    # Ids of a minibatch may be greater than the number of its rows.
-    rows = batch.group.shape[0]
-    _, group = jnp.unique(batch.group, return_inverse=True, size=rows)
+    group, rows = dense_group(batch), batch.group.shape[0]
     share = correct.astype(jnp.float32)
     accuracy = group_mean(share, group, batch.valid, num_groups=rows)
     return tp_grpo_advantage(

@@ -19,7 +19,12 @@ from rl_jax.advantages.verpo import (
   turn_rewards,
 )
 from rl_jax.algorithms.components import WithinGroup
-from rl_jax.algorithms.recipe import PolicyBatch, Signals, found
+from rl_jax.algorithms.policy_records import (
+  PolicyBatch,
+  Signals,
+  dense_group,
+  found,
+)
 from rl_jax.reduce import Total, over_tokens
 
 if TYPE_CHECKING:
@@ -156,9 +161,7 @@ class Verpo:
     self, batch: PolicyBatch, compared: Float[Array, "row"]
   ) -> tuple[Float[Array, "row time"], None]:
     """Advantages of the tokens."""
-    # Ids of any size become numbers of groups that there can be.
-    rows = batch.group.shape[0]
-    _, group = jnp.unique(batch.group, return_inverse=True, size=rows)
+    group, rows = dense_group(batch), batch.group.shape[0]
     relative = turn_relative(
       self.rewards(batch, group, num_groups=rows),
       _results(batch)[1],
