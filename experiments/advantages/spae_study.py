@@ -28,6 +28,7 @@ HELD_OUT = (
 )
 TRAINED = ("checking_tokens", "right_to_wrong", "spae_potential", "spae_range")
 LAST = 20
+STEPS = 200
 
 
 def _arm(name: str, **changes: float):
@@ -35,6 +36,7 @@ def _arm(name: str, **changes: float):
   return dataclasses.replace(
     experiment,
     name=f"spae_{name}",
+    steps=STEPS,
     algorithm=dataclasses.replace(
       experiment.algorithm, recipe=spae_recipe(credit=credit)
     ),
@@ -73,7 +75,7 @@ def last_steps(found: Found) -> str:
 if __name__ == "__main__":
   measured = study(
     ARMS,
-    seeds=int(sys.argv[1]) if len(sys.argv) > 1 else 3,
+    seeds=int(sys.argv[1]) if len(sys.argv) > 1 else 5,
     metrics=HELD_OUT + TRAINED,
     out=OUT,
     baseline="baseline",

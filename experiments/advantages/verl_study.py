@@ -18,6 +18,7 @@ from rl_jax.algorithms.estimators.verl import Verl
 
 __all__ = ["ARMS"]
 
+STEPS = 300
 SHAPED = experiment.algorithm.recipe.credit
 
 
@@ -26,6 +27,7 @@ def _arm(name: str, credit: Verl | EveryToken):
   return dataclasses.replace(
     experiment,
     name=f"verl_{name}",
+    steps=STEPS,
     algorithm=dataclasses.replace(experiment.algorithm, recipe=recipe),
   )
 
@@ -41,7 +43,7 @@ ARMS = {
 if __name__ == "__main__":
   study(
     ARMS,
-    seeds=int(sys.argv[1]) if len(sys.argv) > 1 else 3,
+    seeds=int(sys.argv[1]) if len(sys.argv) > 1 else 5,
     metrics=(
       "evaluation/reward",
       "evaluation/solved",

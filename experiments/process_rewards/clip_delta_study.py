@@ -1,7 +1,6 @@
 """Rewards of steps from a learned model: which of them are hacked?
 
     python -m experiments.process_rewards.clip_delta_study
-    python -m experiments.process_rewards.clip_delta_study --seeds 5
 
 Arms have the same warm start, problems and process reward model, and differ
 in what is done to its scores. Writes a table, curves and the numbers of both
@@ -34,7 +33,7 @@ ARMS: dict[str, dict[str, Any]] = {
 class Size:
   """What is run, and where."""
 
-  seeds: int = 3
+  seeds: int = 5
   """How many."""
   root: Path = Path("runs")
   """Where runs are, or go."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import platform
@@ -55,6 +56,8 @@ from rl_jax.rewards.implicit import aggregate_steps, implicit_step_rewards
 from rl_jax.sampling.generate import generate
 
 ROOT = Path("runs")
+# Least share of held-out responses without a wrong step, for a seed to count.
+LEARNT = 0.1
 OUT = Path(__file__).parent / "results" / "implicit_prm"
 STEP_END = chains.ALPHABET.index(";")
 
@@ -263,8 +266,8 @@ def stored(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
   return path
 
 
-def one_seed(seed: int) -> dict[str, dict[str, float]]:
-  """All numbers of a seed, by arm."""
+def one_seed(seed: int) -> dict[str, dict[str, float]] | None:
+  """All numbers of a seed, by arm; None if its generator cannot add."""
   generator = seeded(task.generator, seed)
   reference = trained(generator)
   folder = default_workdir(generator, ROOT) / "rollouts"
@@ -295,6 +298,9 @@ def one_seed(seed: int) -> dict[str, dict[str, float]]:
   held_out = rollouts(
     reference, task.HELD_OUT, samples=task.SAMPLES, seed=seed + 200
   )
+  if np.mean([error == -1 for error in held_out.error]) < LEARNT:
+    print(f"seed {seed}: left out, its generator cannot add", flush=True)
+    return None
   groups, majority = task.HELD_OUT[1], []
   for one in range(groups):
     rows = np.flatnonzero(held_out.group == one)
@@ -374,12 +380,29 @@ def picture(seeds: Sequence[dict[str, dict[str, float]]]) -> Figure:
 def main() -> None:
   """Runs the study and stores it."""
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--seeds", type=int, default=2)
+  parser.add_argument("--seeds", type=int, default=5)
   parser.add_argument("--out", type=Path, default=OUT)
   parsed = parser.parse_args()
-  seeds = [one_seed(seed) for seed in range(parsed.seeds)]
+  seeds, left_out = [], []
+  for seed in itertools.count():
+    if len(seeds) == parsed.seeds:
+      break
+    if len(left_out) > parsed.seeds:
+      raise RuntimeError(
+        f"the generators of seeds {left_out} have not learnt to add: train"
+        " them for longer"
+      )
+    if (found := one_seed(seed)) is None:
+      left_out.append(seed)
+    else:
+      seeds.append(found)
   parsed.out.mkdir(parents=True, exist_ok=True)
   text = table(seeds)
+  if left_out:
+    text += (
+      f"\nLeft out, since not one in ten of their generator's responses has"
+      f" all steps right: seeds {', '.join(map(str, left_out))}.\n"
+    )
   (parsed.out / "table.md").write_text(text)
   (parsed.out / "results.json").write_text(json.dumps(seeds, indent=1) + "\n")
   picture(seeds).savefig(parsed.out / "curves.png", dpi=110)

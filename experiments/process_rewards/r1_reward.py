@@ -8,10 +8,10 @@ name one: "<think>r2</think><answer>2</answer>". It was taught by somebody
 whose answers are right in seven of ten cases and whose reasons say anything.
 Time: about 1 minute on 2 cores.
 Expected: consistency (`evaluation/consistent`) rises from about .4 to .92 in 80
-steps (2 seeds), and stays at .49 without the consistency reward. It is not
+steps (5 seeds), and stays at .50 without the consistency reward. It is not
 free: the pupil begins with answers that are right in half of the cases, and in
-as many steps they stay there (.49), while without it they get to .67. See
-results/r1_reward.
+as many steps they stay there (.48), while without it they get to .63 ± .06.
+See results/r1_reward.
 Variations: --reward.terms.0.judge.consistency-weight 0.0 pays for being right
 and for the form alone; --algorithm.optimiser.learning-rate 1e-3 is faster.
 """

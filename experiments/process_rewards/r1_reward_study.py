@@ -42,7 +42,7 @@ ARMS = {
 def main() -> None:
   """Runs the study and stores it."""
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--seeds", type=int, default=2)
+  parser.add_argument("--seeds", type=int, default=5)
   parser.add_argument("--out", type=Path, default=OUT)
   parsed = parser.parse_args()
   study(

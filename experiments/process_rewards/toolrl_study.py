@@ -19,6 +19,7 @@ from experiments.process_rewards import toolrl
 from experiments.process_rewards import toolrl_task as task
 from rl_jax.rewards.verifiers.tool_config import ToolRewardConfig
 
+STEPS = 200
 ARMS = {
   "coarse": ToolRewardConfig(granularity="coarse"),
   "intermediate": ToolRewardConfig(granularity="intermediate"),
@@ -31,12 +32,15 @@ ARMS = {
 def main() -> None:
   """Train all arms with all seeds."""
   parser = argparse.ArgumentParser()
-  parser.add_argument("--seeds", type=int, default=2)
+  parser.add_argument("--seeds", type=int, default=5)
   parser.add_argument("--arms", nargs="+", default=list(ARMS))
   settings = parser.parse_args()
   arms = {
     name: dataclasses.replace(
-      toolrl.experiment, name=f"toolrl_{name}", reward=task.reward(ARMS[name])
+      toolrl.experiment,
+      name=f"toolrl_{name}",
+      steps=STEPS,
+      reward=task.reward(ARMS[name]),
     )
     for name in settings.arms
   }

@@ -1,7 +1,6 @@
 """TP-GRPO against GRPO of the outcome alone, and two ablations, over seeds.
 
     python -m experiments.process_rewards.tpgrpo_study
-    python -m experiments.process_rewards.tpgrpo_study --seeds 5
 
 All arms have the same warm start, problems and off-policy rounds, and differ
 in their credit. Writes a table, curves and the numbers of both to
@@ -44,7 +43,7 @@ SOLUTIONS = task.PROMPTS * task.GROUP
 class Size:
   """What is run, and where."""
 
-  seeds: int = 3
+  seeds: int = 5
   """How many."""
   root: Path = Path("runs")
   """Where runs are, or go."""
