@@ -9,6 +9,7 @@ and beartype then checks every call's shapes and dtypes.
 from __future__ import annotations
 
 import os
+import pathlib
 
 # All are read when jax is imported, by the processes that tests start too:
 # libtpu is not asked for; most programs here run once, so that LLVM's best
@@ -16,6 +17,13 @@ import os
 # the results must not depend.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+# Tests spend their time on compiling. What one process has compiled no other
+# one compiles again, in this run or the next; `--cache-clear` forgets it.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+  pathlib.Path(__file__).parents[1] / ".pytest_cache" / "d" / "compiled"
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["XLA_FLAGS"] = " ".join(
   (
     os.environ.get("XLA_FLAGS", ""),
@@ -26,6 +34,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 import gc
 import importlib
 import pkgutil
+import shutil
 import typing
 from collections.abc import Iterator
 
@@ -44,6 +53,9 @@ import rl_jax
 
 # A shape that broadcasts by accident is a wrong loss that nothing reports.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Bytes of compiled programs that are kept.
+LARGEST = 2**30
 
 CHECKED = (
   "types",
@@ -84,6 +96,15 @@ try:
     _import_checked()
 finally:
   typing.TYPE_CHECKING = False
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+  """What years of changes have compiled is forgotten at some point."""
+  compiled = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+  if hasattr(session.config, "workerinput") or not compiled.exists():
+    return
+  if sum(each.stat().st_size for each in compiled.iterdir()) > LARGEST:
+    shutil.rmtree(compiled)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,6 +6,7 @@ Weights are dequantised; the file also holds a tokenizer, see
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,16 @@ def opened(path: pathlib.Path | str) -> Any:
   path = pathlib.Path(path)
   if not path.is_file():
     raise ValueError(f"there is no file {path}")
-  return GGUFReader(str(path))
+  stat = path.stat()
+  return _reader(GGUFReader, str(path), stat.st_mtime_ns, stat.st_size)
+
+
+# A run asks for the shape, the tokens and the weights, one after the other,
+# and each time all tokens would be parsed anew, which takes seconds.
+@functools.lru_cache(maxsize=1)
+def _reader(kind: Any, path: str, changed: int, size: int) -> Any:
+  del changed, size
+  return kind(path)
 
 
 def read_metadata(reader: Any) -> dict[str, Any]:

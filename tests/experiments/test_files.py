@@ -12,6 +12,7 @@ import re
 import jax
 import pytest
 
+from experiments.process_rewards import clip_delta_task
 from rl_jax import algorithms, data, environments, evaluation, models
 from rl_jax.algorithms import estimators
 from rl_jax.experiment import Experiment, Trained, stages
@@ -80,6 +81,8 @@ def shrunk(value):
     fields["every"] = 2
   if isinstance(value, (evaluation.TextSamples, evaluation.BeamRanking)):
     fields |= {"prompts": 4, "every": 2}
+  if isinstance(value, clip_delta_task.StepScores):
+    fields["updates"] = 2
   if isinstance(value, estimators.BonusCalibrated):
     fields["k"] = min(value.k, 2)
   if isinstance(value, (environments.Sums, data.Preferences)):

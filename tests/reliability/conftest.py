@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from reliability.runs import Runs
-from training.caching import compiled_once  # noqa: F401
 
 
 @pytest.fixture(scope="session")
