@@ -16,7 +16,8 @@ right branch entered first and entered last is one edge. With whole prefixes as
 states SALT is on a par with GRPO (.83; median of 8064 episodes against 8496, a
 ratio of .95 where .85 was expected), as it must be: a policy that sees the
 whole prefix has one grad log pi at steps that are merged, and a mean keeps the
-sum of their advantages. salt_tabular.py measures that, with ten seeds and 300 updates.
+sum of their advantages. salt_tabular.py measures that, with ten seeds and 300
+updates.
 """
 
 from __future__ import annotations

@@ -387,7 +387,7 @@ def main() -> None:
   for seed in itertools.count():
     if len(seeds) == parsed.seeds:
       break
-    if len(left_out) > parsed.seeds:
+    if len(left_out) > 3 * parsed.seeds:
       raise RuntimeError(
         f"the generators of seeds {left_out} have not learnt to add: train"
         " them for longer"

@@ -12,9 +12,10 @@ Expected: answers right rise from .21 (seed 0) to about .7 in 100 steps, as
 with GRPO of the outcome alone: over five seeds (results/tpgrpo) .674 ± .119,
 where GRPO has .720 ± .134, not merged .745, static .666; seed by seed it is
 .046 ± .021 below GRPO, and .025 ± .002 above it if not merged. Right steps are
-.807, GRPO .809. The paper's saving does not show here, and neither does what merging
-is for. A likely reason, not measured: a first sum that is wrong and carried on
-correctly is one that the wrong answer does not adopt, and costs nothing.
+.807, GRPO .809. The paper's saving does not show here, and neither does what
+merging is for. A likely reason, not measured: a first sum that is wrong and
+carried on correctly is one that the wrong answer does not adopt, and costs
+nothing.
 Variations: --algorithm.recipe.credit.merge False lets each step be a thought;
 --algorithm.refresh 1 draws every step with the policy as it is.
 """

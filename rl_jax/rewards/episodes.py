@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rl_jax.rewards.notes import Note, TextData, joined, noted
 from rl_jax.rewards.trajectory_graph import (
   AgentStep,
   GraphSettings,
@@ -18,9 +19,8 @@ from rl_jax.rewards.trajectory_graph import (
 )
 
 if TYPE_CHECKING:
-  from collections.abc import Sequence
+  from collections.abc import Callable, Sequence
 
-  from rl_jax.rewards.notes import TextData
   from rl_jax.rewards.trajectory_graph import TrajectoryGraph
   from rl_jax.types import TextRollouts
 
@@ -46,15 +46,20 @@ class EpisodeReward:
 
   Besides the reward each row gets, in `extra`, for `estimators.Salt`: "edge"
   and "node", ids of each turn's step and state that are unique over the
-  batch, -1 where there is none; and "turn", of each token.
+  batch, -1 where there is none; and "turn", of each token. Without a graph
+  it gets what the notes find alone.
   """
 
   episodes: Any
   """The sampler that the episodes come from; see `sampling.Episodes`."""
-  graph: GraphSettings = GraphSettings()
-  """When two steps of a prompt's episodes are the same."""
+  graph: GraphSettings | None = GraphSettings()
+  """When two steps of a prompt's episodes are the same; None: nobody asks, and
+  there is no graph and no `shared_steps`."""
   success: float = 1.0
   """Outcome from which an episode is a success."""
+  notes: tuple[Note, ...] = ()
+  """What else is found in the episodes, such as the tests that each turn
+  passed (`verifiers.SuiteNote`), for components that want it."""
 
   @property
   def metrics(self) -> tuple[str, ...]:
@@ -62,7 +67,7 @@ class EpisodeReward:
     return (
       "success",
       "turns",
-      "shared_steps",
+      *(() if self.graph is None else ("shared_steps",)),
       "length",
       "ended",
       "no_verdict",
@@ -78,13 +83,18 @@ class EpisodeReward:
 
     Returns:
       Shape after the row and dtype of each array, by name.
+
+    Raises:
+      ValueError: if two of them, of the graph or a note, have one name.
     """
     turns = (self.episodes.turns,)
-    return {
+    graph = {
       "edge": (turns, np.int32),
       "node": (turns, np.int32),
       "turn": ((time,), np.int32),
     }
+    notes = [note.shapes(time) for note in self.notes]
+    return joined(notes if self.graph is None else [graph, *notes])
 
   def bind(self, data: TextData) -> EpisodeScore:
     """The reward of episodes that begin with the prompts of some data.
@@ -115,6 +125,10 @@ class EpisodeScore:
   @functools.cached_property
   def _source(self) -> Any:
     return self._data.source()
+
+  @functools.cached_property
+  def _notes(self) -> tuple[Callable[[TextRollouts], dict[str, Any]], ...]:
+    return tuple(note.bind(self._data) for note in self._reward.notes)
 
   def __call__(self, rollouts: TextRollouts) -> TextRollouts:
     """Ask the world about every row, and draw the graph of each group.
@@ -149,16 +163,14 @@ class EpisodeScore:
       for replay, reason in zip(replays, reasons, strict=True)
     ]
     reward: Any = np.array(outcome, np.float32)
-    extra, shared = self._graph(
-      replays, valid, item=item, group=np.asarray(rollouts.group)
-    )
-    extra["turn"] = np.stack([replay.turn for replay in replays])
     share = {
       kind: np.mean([reason.startswith(kind) for reason in reasons])
       for kind in ("error", "changed")
     }
-    of_batch = {
-      "shared_steps": shared,
+    extra, of_batch = self._graph(
+      replays, valid, item=item, group=np.asarray(rollouts.group)
+    )
+    of_batch |= {
       "no_verdict": 1 - valid.mean(),
       **{f"no_verdict_{kind}": own for kind, own in share.items()},
     }
@@ -176,7 +188,7 @@ class EpisodeScore:
       "metric": {**rollouts.metric, **metric},
       "extra": {**rollouts.extra, **extra},
     }
-    return rollouts._replace(**filled)
+    return noted(rollouts._replace(**filled), self._notes)
 
   def graphs(
     self, rollouts: TextRollouts
@@ -188,7 +200,12 @@ class EpisodeScore:
 
     Returns:
       By group; `TrajectoryGraph.text` writes one down.
+
+    Raises:
+      ValueError: if the reward has no graph.
     """
+    if self._reward.graph is None:
+      raise ValueError("this reward draws no graph: its graph is None")
     token, mask = np.asarray(rollouts.token), np.asarray(rollouts.mask)
     item, group = np.asarray(rollouts.item), np.asarray(rollouts.group)
     replays = self._reward.episodes.replayed(item, token, mask)
@@ -218,7 +235,9 @@ class EpisodeScore:
     ]
 
   def _graph(self, replays, valid, *, item, group):
-    """Ids of edges and nodes by turn, and the share of shared steps."""
+    """Ids of edges, nodes and turns, and the share of shared steps."""
+    if self._reward.graph is None:
+      return {}, {}
     shape = (len(item), self._reward.episodes.turns)
     ids = {name: np.full(shape, -1, np.int32) for name in ("edge", "node")}
     walks = self._walks(replays, valid, item)
@@ -242,7 +261,8 @@ class EpisodeScore:
     if visits and not shared and not alone and not self._warned:
       self._warned = True
       _log.warning(_NOTHING_SHARED)
-    return ids, shared / max(visits, 1)
+    ids["turn"] = np.stack([replay.turn for replay in replays])
+    return ids, {"shared_steps": shared / max(visits, 1)}
 
 
 def _reason(replay: Any, token: list[int], ended: bool) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-  from collections.abc import Callable
+  from collections.abc import Callable, Iterable, Mapping
 
   from rl_jax.types import TextRollouts
 
-__all__ = ["Note", "TextData"]
+__all__ = ["Note", "TextData", "joined", "noted"]
 
 
 @runtime_checkable
@@ -37,3 +37,44 @@ class Note(Protocol):
   def bind(self, data: TextData) -> Callable[[TextRollouts], dict[str, Any]]:
     """Judged rollouts, as NumPy arrays, -> the arrays by name, rows first."""
     ...
+
+
+def joined(shapes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+  """What several judges or notes find, as one.
+
+  Args:
+    shapes: of the arrays of each, by name.
+
+  Returns:
+    All of them.
+
+  Raises:
+    ValueError: if two have one name.
+  """
+  found: dict[str, Any] = {}
+  for own in shapes:
+    again = sorted(found.keys() & own.keys())
+    if again:
+      raise ValueError(
+        f"{again} found twice, by two notes or by a note and the reward itself"
+      )
+    found |= own
+  return found
+
+
+def noted(
+  rollouts: TextRollouts,
+  notes: Iterable[Callable[[TextRollouts], dict[str, Any]]],
+) -> TextRollouts:
+  """What notes find, put beside what is known.
+
+  Args:
+    rollouts: judged, as NumPy arrays.
+    notes: bound ones; a later one sees what an earlier one found.
+
+  Returns:
+    The rollouts with it in `extra`.
+  """
+  for note in notes:
+    rollouts = rollouts._replace(extra={**rollouts.extra, **note(rollouts)})
+  return rollouts

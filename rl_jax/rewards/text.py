@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rl_jax.rewards.combine import Sum
-from rl_jax.rewards.notes import Note, TextData
+from rl_jax.rewards.notes import Note, TextData, joined, noted
 from rl_jax.rewards.verifiers import (
   Judgement,
   Pool,
@@ -141,11 +141,7 @@ class TextReward:
     Raises:
       ValueError: if two notes call theirs the same.
     """
-    shapes = [note.shapes(time) for note in self.notes]
-    names = [name for each in shapes for name in each]
-    if len(set(names)) < len(names):
-      raise ValueError(f"two notes find arrays of one name: {sorted(names)}")
-    return {name: each[name] for each in shapes for name in each}
+    return joined(note.shapes(time) for note in self.notes)
 
   def bind(self, data: TextData) -> TextScore:
     """The reward for answers to the prompts of some data.
@@ -241,13 +237,7 @@ class TextScore:
       "valid": valid,
       "metric": {**rollouts.metric, **metric},
     }
-    rollouts = rollouts._replace(**filled)
-    if self._notes:
-      extra = dict(rollouts.extra)
-      for note in self._notes:
-        extra |= note(rollouts)
-      rollouts = rollouts._replace(extra=extra)
-    return rollouts
+    return noted(rollouts._replace(**filled), self._notes)
 
   def close(self) -> None:
     """End the worker processes; a later call starts new ones."""

@@ -13,12 +13,15 @@ pytest.importorskip(
   "tokenizers", reason="needs the extra `language` (tokenizers)"
 )
 
+from rewards import written
 from rl_jax.data import Prompts
 from rl_jax.environments.key_door import KeyDoor
 from rl_jax.models import Characters
 from rl_jax.rewards.episodes import EpisodeReward
 from rl_jax.rewards.trajectory_graph import CanonicalText, GraphSettings
-from rl_jax.sampling.episodes import Episodes
+from rl_jax.rewards.verifiers.per_test import PerTest, Suite
+from rl_jax.rewards.verifiers.suite_notes import SuiteNote
+from rl_jax.sampling.episodes import Episodes, turn_index
 from rl_jax.sampling.worlds import Observation
 from rl_jax.types import TextRollouts
 
@@ -263,3 +266,103 @@ def test_rewards_are_outcomes_and_success_is_a_threshold():
     found = reward(episodes=sampler, success=success).bind(DATA)(made)
     assert found.reward.tolist() == [0.5, 0.5]
     assert found.metric["success"].tolist() == [expected] * 2
+
+
+class Holds:
+  """A sandbox whose tests are letters that a program must hold."""
+
+  def prepare(self):
+    pass
+
+  def run(self, program):
+    source, _, letter = program.removesuffix("\n").partition("\n")
+    return "" if letter in source else "AssertionError"
+
+
+NOTE = SuiteNote(
+  judge=PerTest(sandbox=Holds(), seconds=1.0), tests=3, turns=2, workers=0
+)
+SUITE = Suite("both", "", ("a", "b"))
+
+
+class Counted:
+  """A world that says how many tests of the suite a program passed."""
+
+  workers = 1
+
+  def observe(self, item, actions):
+    del item
+    (found,) = NOTE.results(actions[-1:], [SUITE])
+    passed = int(found.results.sum())
+    return Observation("xyz"[passed], passed == 2, float(passed == 2))
+
+
+def programs(*episodes, **settings):
+  sampler = Episodes(
+    world=Counted(),
+    vocabulary=WORDS,
+    turns=2,
+    action_length=4,
+    observation_length=1,
+    length=9,
+    end=(END,),
+  )
+  given = rollouts(*episodes, sampler=sampler, world=Counted())
+  component = EpisodeReward(
+    **{"episodes": sampler, "graph": None, "notes": (NOTE,)} | settings
+  )
+  score = component.bind(written.answers(SUITE, vocabulary=WORDS))
+  return component, score, given
+
+
+def test_a_note_finds_what_each_turn_passed():
+  # No letter of the suite; one; both at once; both in the second program,
+  # though the first and what the world says (y) hold one each.
+  component, score, given = programs(
+    ["", "c"], ["cb", "a"], ["ab"], ["a", "ba"]
+  )
+  found = score(given)
+  assert found.valid.all()
+  assert found.reward.tolist() == [0, 0, 1, 1]
+  assert found.metric["turns"].tolist() == [2, 2, 1, 2]
+  np.testing.assert_array_equal(
+    found.extra["passed"],
+    [
+      [[0, 0, 0], [0, 0, 0]],
+      [[0, 1, 0], [1, 0, 0]],
+      [[1, 1, 0], [0, 0, 0]],
+      [[1, 0, 0], [1, 1, 0]],
+    ],
+  )
+  np.testing.assert_array_equal(
+    found.extra["turn_mask"], [[1, 1], [1, 1], [1, 0], [1, 1]]
+  )
+  np.testing.assert_array_equal(found.extra["test_mask"], [[1, 1, 0]] * 4)
+  np.testing.assert_array_equal(found.extra["turn"], turn_index(given.mask))
+  assert found.extra["turn"][3].tolist() == [0, 0, -1, 1, 1, 1, -1, -1, -1]
+  shapes = component.extras(given.token.shape[1])
+  assert found.extra.keys() == shapes.keys() | given.extra.keys()
+  for name, (shape, dtype) in shapes.items():
+    assert found.extra[name].shape == (4, *shape)
+    assert found.extra[name].dtype == dtype
+
+
+def test_without_a_graph_there_are_no_steps_to_share():
+  component, score, given = programs(["a", "b"], notes=())
+  assert component.extras(9) == {}
+  found = score(given)
+  assert set(found.extra) == set(given.extra)
+  assert set(found.metric) == set(component.metrics) | {"entropy"}
+  assert "shared_steps" not in found.metric
+  with pytest.raises(ValueError, match="its graph is None"):
+    score.graphs(found)
+
+
+def test_what_is_found_twice_is_refused():
+  twice, _, _ = programs(["a", "b"], notes=(NOTE, NOTE))
+  with pytest.raises(ValueError, match=r"'turn_mask'\] found twice"):
+    twice.extras(9)
+  # The turns of the graph and those of the tests.
+  both, _, _ = programs(["a", "b"], graph=GRAPH)
+  with pytest.raises(ValueError, match=r"\['turn'\] found twice"):
+    both.extras(9)

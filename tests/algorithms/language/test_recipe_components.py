@@ -205,7 +205,7 @@ def test_what_nobody_gives_is_refused_before_anything_runs():
   with pytest.raises(ValueError, match=r"wants \['answer'\]"):
     letters.Begun(letters.experiment(ALGORITHM, reward=JUDGE))
   twice = letters.judged_by(letters.partly, notes=(Spaces(), Spaces()))
-  with pytest.raises(ValueError, match="two notes find arrays of one name"):
+  with pytest.raises(ValueError, match="found twice"):
     letters.Begun(letters.experiment(ALGORITHM, data=DATA, reward=twice))
 
 
