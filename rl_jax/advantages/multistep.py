@@ -22,7 +22,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rl_jax.advantages.recursion import carried_back, following
+from rl_jax.advantages.recursion import (
+  carried_back,
+  following,
+  swept_back,
+)
 from rl_jax.masks import keep, widened
 
 if TYPE_CHECKING:
@@ -206,16 +210,32 @@ def lambda_returns(
   [3.5, 6.0]
   """
   after = keep(next_value, mask & ~terminated)
-  ends = last | terminated
-  # A record may end in a column that does not count: the mixture stops at
-  # the column before it, after which nothing is counted.
-  counted = mask.astype(after.dtype)
-  nearest = carried_back(counted, jnp.zeros_like(counted), mask, last=ends)
-  goes_on = following(nearest, last=ends) > 0
-  share = jnp.where(goes_on, 1.0 - _traces(trace, after), 1.0)
-  step = keep(reward, mask) + discount * share * after
-  decay = _decay(discount, trace, step)
-  return _of_counted(carried_back(step, decay, mask, last=ends), mask)
+  _check_fraction("discount", discount)
+  if isinstance(trace, int | float):
+    _check_fraction("trace", trace)
+  batch = after.shape[:-1]
+  share = jnp.broadcast_to(widened(jnp.asarray(trace)), batch)
+  start = (
+    jnp.asarray(discount, after.dtype),
+    share,
+    jnp.zeros(batch, after.dtype),
+    jnp.zeros(batch, bool),
+  )
+  columns = keep(reward, mask), after, mask, last | terminated
+  return _of_counted(swept_back(_mixed, start, columns), mask)
+
+
+# Whether a counted column follows is carried too: a record may end in a column
+# that does not count, and then the mixture stops at the one before it.
+def _mixed(carried, column):
+  discount, trace, later, follows = carried
+  reward, after, counts, ends = column
+  follows &= ~ends
+  later = jnp.where(ends, 0.0, later)
+  critic = jnp.where(follows, 1.0 - trace, 1.0)
+  own = reward + discount * (critic * after + trace * later)
+  later = jnp.where(counts, own, later)
+  return (discount, trace, later, counts | follows), later
 
 
 def vtrace(

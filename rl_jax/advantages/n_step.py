@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from rl_jax.advantages.recursion import swept_back
 from rl_jax.masks import keep
 
 if TYPE_CHECKING:
@@ -66,26 +67,21 @@ def n_step_returns(
     raise ValueError(f"steps must be at least 1, got {steps}")
   reward = keep(reward, mask)
   one_step = reward + discount * keep(next_value, mask & ~terminated)
-  follower, exists = _next_counted(mask, last | terminated)
+  batch = reward.shape[:-1]
+  # Returns of 1, 2, ... columns from the next counted one, if there is one.
+  later = jnp.zeros((steps, *batch), one_step.dtype)
+  start = jnp.asarray(discount, later.dtype), later, jnp.zeros(batch, bool)
+  columns = reward, one_step, mask, last | terminated
+  found = swept_back(_longer, start, columns)
+  return jax.lax.stop_gradient(keep(found, mask))
 
-  def longer(_, shorter):
-    later = jnp.take_along_axis(shorter, follower, axis=-1)
-    return jnp.where(exists, reward + discount * later, one_step)
 
-  longest = jax.lax.fori_loop(1, steps, longer, one_step)
-  return jax.lax.stop_gradient(keep(longest, mask))
-
-
-def _next_counted(mask, ends):
-  """Where the next counted column of the record is, and if there is one."""
-  time = mask.shape[-1]
-  column = jnp.broadcast_to(jnp.arange(time), mask.shape)
-  # A record that ends in between is met before what follows it: 2t + 1 is
-  # the end of column t, 2t its counted content.
-  counted = jnp.where(mask, 2 * column, 2 * time)
-  stop = jnp.where(ends, 2 * column + 1, 2 * time)
-  axis = mask.ndim - 1
-  first = jax.lax.cummin(jnp.minimum(counted, stop), axis=axis, reverse=True)
-  first = jnp.roll(first, -1, axis=-1).at[..., -1:].set(2 * time)
-  exists = ~ends & (first % 2 == 0) & (first < 2 * time)
-  return jnp.where(exists, first // 2, 0), exists
+def _longer(carried, column):
+  """Returns from this column, by those from the next."""
+  discount, later, follows = carried
+  reward, one_step, counts, ends = column
+  follows &= ~ends
+  longer = jnp.where(follows, reward[None] + discount * later[:-1], one_step)
+  own = jnp.concatenate([one_step[None], longer])
+  later = jnp.where(counts, own, later)
+  return (discount, later, counts | follows), later[-1]

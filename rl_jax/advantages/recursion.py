@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,38 @@ import jax.numpy as jnp
 from rl_jax.masks import keep, widened
 
 if TYPE_CHECKING:
-  from jaxtyping import Array, Bool, Float
+  from collections.abc import Callable
 
-__all__ = ["carried_back", "following", "next_values"]
+  from jaxtyping import Array, Bool, Float, PyTree
+
+__all__ = ["carried_back", "following", "next_values", "swept_back"]
+
+
+def swept_back(
+  step: Callable[[Any, Any], tuple[Any, Array]],
+  start: PyTree,
+  columns: PyTree,
+) -> Float[Array, "*batch time"]:
+  """One pass over time, from its end to its beginning.
+
+      carry_t, y_t = step(carry_{t+1}, columns_t)
+
+  Args:
+    step: what happens in a column, given what is carried and the column's
+      values [*batch]; the same function object compiles once without jit.
+    start: what is carried into the last column.
+    columns: arrays [*batch time]. Columns of zeros are met before the last
+      one; what is carried must come through them as it was.
+
+  Returns:
+    y_t.
+  """
+  time = jax.tree.leaves(columns)[0].shape[-1]
+  # What is computed for each column is computed before columns are moved.
+  columns = jax.lax.optimization_barrier(columns)
+  columns = jax.tree.map(_time_first, columns)
+  _, found = jax.lax.scan(step, start, columns, reverse=True)
+  return jax.lax.optimization_barrier(_time_last(found, time))
 
 
 def carried_back(
@@ -48,10 +77,8 @@ def carried_back(
   step = keep(step, mask)
   decay = jnp.where(mask, widened(decay), 1.0)
   decay = jnp.where(last, 0.0, decay).astype(step.dtype)
-  columns = jnp.moveaxis(step, -1, 0), jnp.moveaxis(decay, -1, 0)
-  zero = jnp.zeros_like(columns[0], shape=step.shape[:-1])
-  _, result = jax.lax.scan(_back, zero, columns, reverse=True)
-  return jnp.moveaxis(result, 0, -1)
+  zero = jnp.zeros_like(step, shape=step.shape[:-1])
+  return swept_back(_back, zero, (step, decay))
 
 
 def following(
@@ -105,6 +132,27 @@ def next_values(
   value = jax.lax.stop_gradient(keep(value, mask))
   nearest = carried_back(value, jnp.zeros_like(value), mask, last=last)
   return keep(following(nearest, last=last), mask)
+
+
+# Time is moved in blocks of so many columns. To a compiler of processors that
+# is another transposition than swapping two axes, which it puts off into the
+# loop, as a loop of its own over memory that is far apart: four times as slow.
+_BLOCK = 8
+
+
+def _time_first(x):
+  """[*batch time] to [time *batch], columns of 0 added to fill a block."""
+  x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % _BLOCK)])
+  blocks = x.reshape(*x.shape[:-1], -1, _BLOCK)
+  return jnp.moveaxis(blocks, (-2, -1), (0, 1)).reshape(-1, *x.shape[:-1])
+
+
+def _time_last(x, time):
+  """The way back."""
+  blocks = x.reshape(-1, _BLOCK, *x.shape[1:])
+  return jnp.moveaxis(blocks, (0, 1), (-2, -1)).reshape(*x.shape[1:], -1)[
+    ..., :time
+  ]
 
 
 # Defined once, so that calls without jit find the loop already compiled.
