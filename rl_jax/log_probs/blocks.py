@@ -3,7 +3,8 @@
 Arrays here are `[row, time, width]` for features and `[piece, entry, width]`
 for the embedding. A block is some columns of every row times some entries of
 every piece, so that neither rows nor a vocabulary that are sharded over
-devices are gathered.
+devices are gathered. Logits are `[piece, entry, row, time]`: no product then
+wants the embedding transposed, which is larger than anything else here.
 """
 
 from __future__ import annotations
@@ -48,16 +49,16 @@ def _forward(plan, hidden, embedding, token):
       largest, total, spread, own = carry
       block = _Block.of(plan, embedding, j)
       z, _ = block.logits(features)
-      top = jnp.max(block.only(z, -jnp.inf), axis=(-2, -1))
+      top = jnp.max(block.only(z, -jnp.inf), axis=(0, 1))
       raised = jnp.maximum(largest, top)
       shift = largest - raised
-      below = z - raised[..., None, None]
+      below = z - raised[None, None]
       weight = block.only(jnp.exp(below), 0.0)
       # sum exp(z - m) (z - m), where m is the largest logit so far.
       spread = jnp.exp(shift) * (spread + shift * total)
-      spread += jnp.sum(weight * below, axis=(-2, -1))
-      total = jnp.exp(shift) * total + jnp.sum(weight, axis=(-2, -1))
-      own += jnp.sum(jnp.where(block.holds(target), z, 0.0), axis=(-2, -1))
+      spread += jnp.sum(weight * below, axis=(0, 1))
+      total = jnp.exp(shift) * total + jnp.sum(weight, axis=(0, 1))
+      own += jnp.sum(jnp.where(block.holds(target), z, 0.0), axis=(0, 1))
       return raised, total, spread, own
 
     zero = jnp.zeros(shape, dtype)
@@ -104,11 +105,11 @@ def _backward(plan, saved, cotangents):
       new = start + jnp.arange(plan.columns) >= i * plan.columns
       features = _columns(plan, hidden, start)
       slope, bend = (
-        jnp.where(new[None], _columns(plan, x, start), 0.0)[..., None, None]
+        jnp.where(new[None], _columns(plan, x, start), 0.0)[None, None]
         for x in cotangents
       )
       entropy, largest, normaliser = (
-        _columns(plan, x, start)[..., None, None] for x in kept
+        _columns(plan, x, start)[None, None] for x in kept
       )
       z, rise = block.logits(features)
       log_p = (z - largest) - normaliser
@@ -117,12 +118,12 @@ def _backward(plan, saved, cotangents):
       holds = block.holds(_columns(plan, token, start))
       by_logit += jnp.where(holds, slope, 0.0)
       by_logit = block.only(by_logit, 0.0) * rise
-      here = _product("rtpe,ped->rtd", by_logit, block.vectors)
+      here = _product("pert,ped->rtd", by_logit, block.vectors)
       here += _columns(plan, by_hidden, start)
       by_hidden = jax.lax.dynamic_update_slice_in_dim(
         by_hidden, here, start, axis=1
       )
-      by_entries += _product("rtpe,rtd->ped", by_logit, features)
+      by_entries += _product("pert,rtd->ped", by_logit, features)
       return by_hidden, by_entries
 
     by_entries = jnp.zeros(block.vectors.shape, dtype)
@@ -174,13 +175,13 @@ class _Block(NamedTuple):
     if self.is_whole:
       return value
     new = self._places >= self.number * self.plan.entries
-    return jnp.where(new[None, None, None], value, other)
+    return jnp.where(new[None, :, None, None], value, other)
 
   def holds(self, token):
     """Whether each entry is the token and is new to this block."""
     first = jnp.arange(self.plan.pieces)[:, None] * self.size
-    entry = (first + self._places[None])[None, None]
-    return self.only(token[..., None, None] == entry, False)
+    entry = (first + self._places[None])[..., None, None]
+    return self.only(token[None, None] == entry, False)
 
   @property
   def _places(self):
@@ -188,7 +189,7 @@ class _Block(NamedTuple):
 
   def logits(self, features):
     """Scaled logits of the block and their slope in the unscaled ones."""
-    z = _product("rtd,ped->rtpe", features, self.vectors)
+    z = _product("ped,rtd->pert", self.vectors, features)
     rise = 1.0 / self.plan.temperature
     if self.plan.soft_cap is not None:
       bent = jnp.tanh(z / self.plan.soft_cap)
