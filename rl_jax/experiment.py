@@ -96,7 +96,10 @@ class Scratch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-  """Start from the parameters that another run saved."""
+  """Start from the parameters that another run saved.
+
+  Where it trained a low-rank change (`lora`), from the weights with that added.
+  """
 
   path: str
   """Work directory of that run."""
@@ -108,7 +111,8 @@ class Checkpoint:
 class Trained:
   """Start from the result of another experiment.
 
-  It is run first if its result, found by its hash, is not there yet.
+  It is run first if its result, found by its hash, is not there yet. Where it
+  trained a low-rank change (`lora`), from the weights with that added.
   """
 
   by: Experiment

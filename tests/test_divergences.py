@@ -96,6 +96,7 @@ def test_reference_gets_no_gradient() -> None:
     assert gradient.tolist() == [0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_categorical_kl_is_the_enumerated_one() -> None:
   logits = jnp.log(jnp.asarray(POLICY, jnp.float32)) + 5.0
   reference = jnp.log(jnp.asarray(REFERENCE, jnp.float32)) - 3.0
@@ -237,6 +238,7 @@ def test_forward_kl_outside_the_support() -> None:
   np.testing.assert_allclose(gradient, [[-1 / 6, -1 / 6, 1 / 3]], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixture", [0.1, 0.5, 0.9])
 def test_jensen_shannon_is_bounded_and_finite(mixture: float) -> None:
   apart = (
@@ -257,6 +259,7 @@ def test_jensen_shannon_is_bounded_and_finite(mixture: float) -> None:
   assert nats(apart[1]).item() == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_jensen_shannon_is_symmetric_at_one_half_and_a_kl_at_its_ends() -> None:
   p = jnp.log(jnp.asarray(POLICY, jnp.float32))[None]
   q = jnp.log(jnp.asarray(REFERENCE, jnp.float32))[None]

@@ -142,6 +142,7 @@ def test_the_order_of_keywords_does_not_matter():
   assert diff(holding(one), holding(two)) == []
 
 
+@pytest.mark.slow
 def test_a_recipe_of_partials_is_the_same_in_another_process():
   stored = json.dumps(to_dict(letters.experiment()))
   code = (

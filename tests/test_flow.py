@@ -26,6 +26,7 @@ def test_interpolation_worked_by_hand():
   np.testing.assert_allclose(velocity, [[[0.5, 1.0]]], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_line_ends_at_the_noise_and_moves_with_the_velocity():
   x0, noise = _normal(0, 3, 2, 2), _normal(1, 3, 4, 2, 2)
   t = _times(2, 3, 4)
@@ -86,6 +87,7 @@ class TestNoisyTarget:
     spread = flow.renoise(jnp.zeros((1, 1, 1)), jnp.ones((1, 1, 1)), t, s)
     np.testing.assert_allclose(spread**2, [[[0.204082]]], atol=1e-6)
 
+  @pytest.mark.slow
   def test_a_clean_sample_gives_the_clean_target(self):
     x0, noise, t = _normal(0, 4, 3), _normal(1, 4, 2, 3), _times(2, 4, 2)
     x_t, velocity = flow.interpolate(x0, noise, t)

@@ -242,6 +242,7 @@ def test_packing_against_a_loop() -> None:
   assert found.weight.item() == pytest.approx(len(means), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_of_a_packed_row_is_no_sequence() -> None:
   found = reduce.over_segments(
     jnp.ones((1, 3)),
@@ -252,6 +253,7 @@ def test_padding_of_a_packed_row_is_no_sequence() -> None:
   assert (found.value.item(), found.weight.item()) == (0.5, 1.0)
 
 
+@pytest.mark.slow
 def test_packed_weight_carries_no_gradient_and_loss_its_share() -> None:
   gradient = jax.grad(
     lambda x: reduce.over_segments(x, PACKED_MASK, SEGMENT, divisor=None).mean()

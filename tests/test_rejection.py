@@ -47,6 +47,7 @@ def _oracle(case, name, level, accept):
   return kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["token", "sum", "mean"])
 @pytest.mark.parametrize(("low", "high"), [(0.8, 1.5), (0.5, 1.1), (1.0, 9.0)])
 def test_ratio_against_a_loop(level, low, high):
@@ -98,6 +99,7 @@ def test_bounds_are_inclusive():
   assert on_policy.all()
 
 
+@pytest.mark.slow
 def test_one_token_far_out_rejects_its_row_by_maximum_only():
   d = jnp.array([[2.0] + [0.0] * 19])
   zero, mask = jnp.zeros((1, 20)), jnp.ones((1, 20), bool)

@@ -70,7 +70,7 @@ class LabelOptimisation:
     policy = trainable(
       experiment.model, experiment.start, load, reference=self.reference
     )
-    if self.reference and not policy.adapts and policy.start is None:
+    if self.reference and policy.random:
       raise ValueError(
         "the reference is the model at the start, and a random one says"
         " nothing: start=Trained(...), Checkpoint(...) or Pretrained(...)"

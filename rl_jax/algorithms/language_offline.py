@@ -13,16 +13,14 @@ from rl_jax.algorithms.language_parts import trainable
 from rl_jax.algorithms.offline_program import Offline, offline_program
 from rl_jax.algorithms.parts import evaluation_of, params_axes
 from rl_jax.algorithms.responses import Scoring, answer_score, by_parts
+from rl_jax.algorithms.stored_reference import check_reference
 from rl_jax.algorithms.texts import (
   Text,
   over_valid,
   text_scores,
   unchanged,
 )
-from rl_jax.log_probs import (
-  TokenScores,
-  sequence_log_prob_sum,
-)
+from rl_jax.log_probs import sequence_log_prob_sum
 from rl_jax.losses import (
   bradley_terry_loss,
   implicit_reward,
@@ -106,7 +104,10 @@ class PreferenceOptimisation:
       h = log pi(y|x) - log ref(y|x)   or   log pi(y|x) without a reference
       loss(h_w, h_l) + imitation * (-log pi(y_w|x) per token)
 
-  Any pairwise loss of `rl_jax.losses` fits.
+  Any pairwise loss of `rl_jax.losses` fits. Where the data's `reference` names
+  what `rl-jax reference` wrote, log ref(y|x) is read from there: the result is
+  the same to rounding, and no second tree of parameters is held or run. A file
+  of other pairs, or of another policy than the start, is refused.
   """
 
   loss: Callable
@@ -138,14 +139,30 @@ class PreferenceOptimisation:
 
   def build(self, experiment: Any, load: Callable[..., PyTree]) -> Program:
     """The program of an experiment; see `rl_jax.training.state.Program`."""
+    stored = _stored(experiment)
+    if stored is not None and not self.reference:
+      raise ValueError(
+        f"the data's reference = {stored!r} is of no use where reference ="
+        " False: leave one of them out"
+      )
+    asked = self.reference and stored is None
     policy = trainable(
-      experiment.model, experiment.start, load, reference=self.reference
+      experiment.model, experiment.start, load, reference=asked
     )
-    if self.reference and not policy.adapts and policy.start is None:
+    if self.reference and policy.random:
       raise ValueError(
         "the reference is the policy at the start, and a random one says"
         " nothing: start=Trained(...), Checkpoint(...) or Pretrained(...)"
       )
+    if stored is not None:
+      check_reference(stored, experiment.model, load(experiment.start))
+
+    def rows(state: State, items: Any) -> Any:
+      pairs = _pairs(state, items)
+      if stored is None:
+        return pairs
+      sides = ("chosen", "rejected")
+      return pairs, {side: items[f"{side}_reference"] for side in sides}
 
     def score(trained, frozen, pairs: _Pairs):
       return [
@@ -159,8 +176,10 @@ class PreferenceOptimisation:
       kept = unchanged(policy, frozen)
 
       def ask(pairs: _Pairs) -> dict:
-        sides = score(kept, frozen, pairs)
-        chosen, rejected = (self._whole(*side) for side in sides)
+        chosen, rejected = (
+          sequence_log_prob_sum(scores.log_prob, mask)
+          for scores, mask in score(kept, frozen, pairs)
+        )
         return {"chosen": chosen, "rejected": rejected}
 
       return by_parts(ask, pairs, self.updates * self.micro_batches)
@@ -168,13 +187,17 @@ class PreferenceOptimisation:
     def loss(trained: PyTree, frozen: PyTree, rows: Any) -> tuple[dict, dict]:
       pairs, reference = rows if self.reference else (rows, None)
       (good, good_mask), (bad, bad_mask) = score(trained, frozen, pairs)
-      chosen = self._whole(good, good_mask)
-      rejected = self._whole(bad, bad_mask)
+      chosen, rejected = (
+        self._whole(sequence_log_prob_sum(side.log_prob, mask), mask)
+        for side, mask in ((good, good_mask), (bad, bad_mask))
+      )
       valid = jnp.any(good_mask, axis=-1) & jnp.any(bad_mask, axis=-1)
       nats = over_tokens(-good.log_prob, good_mask)
       if reference is not None:
-        chosen = log_ratio(chosen, reference["chosen"], valid)
-        rejected = log_ratio(rejected, reference["rejected"], valid)
+        kept = self._whole(reference["chosen"], good_mask)
+        chosen = log_ratio(chosen, kept, valid)
+        kept = self._whole(reference["rejected"], bad_mask)
+        rejected = log_ratio(rejected, kept, valid)
       terms = {
         "preference": over_valid(self.loss(chosen, rejected, valid), valid)
       }
@@ -197,8 +220,8 @@ class PreferenceOptimisation:
         algorithm=self,
         init=policy.init,
         axes=policy.axes,
-        rows=_pairs,
-        signals=signals if self.reference else None,
+        rows=rows,
+        signals=signals if asked else None,
         loss=loss,
         weights=weights,
         frozen=policy.frozen,
@@ -216,10 +239,9 @@ class PreferenceOptimisation:
     return self.reference and self.updates == 1
 
   def _whole(
-    self, scores: TokenScores, mask: Bool[Array, "row time"]
+    self, total: Float[Array, "row"], mask: Bool[Array, "row time"]
   ) -> Float[Array, "row"]:
-    """One log-probability per answer."""
-    total = sequence_log_prob_sum(scores.log_prob, mask)
+    """One log-probability per answer, of its sum."""
     if not self.averaged:
       return total
     count = jnp.sum(mask, axis=-1)
@@ -250,7 +272,12 @@ class RewardModelling:
 
   def build(self, experiment: Any, load: Callable[..., PyTree]) -> Program:
     """The program of an experiment; see `rl_jax.training.state.Program`."""
-    model = experiment.model
+    model, stored = experiment.model, _stored(experiment)
+    if stored is not None:
+      raise ValueError(
+        f"the data's reference = {stored!r} is of no use to a reward model:"
+        " leave it out"
+      )
     body = None if self.body is None else load(self.body, model.body)
 
     def init(key: Any, start: Any) -> PyTree:
@@ -299,6 +326,11 @@ class RewardModelling:
       experiment,
       evaluation_of(experiment, load),
     )
+
+
+def _stored(experiment: Any) -> str | None:
+  """Path of log-probabilities under a reference; data of others have none."""
+  return getattr(experiment.data, "reference", None)
 
 
 def _pairs(state: State, items: Any) -> _Pairs:

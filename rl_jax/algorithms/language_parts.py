@@ -34,7 +34,7 @@ class Trainable(NamedTuple):
 
   Attributes:
     model: the decoder.
-    start: parameters that the experiment starts from; None from scratch.
+    random: whether the experiment starts from random parameters.
     frozen: arrays that are used and never trained: `base` where a low-rank
       change of it is trained, `reference` where one is kept and the start is
       not random.
@@ -43,7 +43,7 @@ class Trainable(NamedTuple):
   """
 
   model: Any
-  start: PyTree | None
+  random: bool
   frozen: dict[str, PyTree]
   frozen_axes: dict[str, PyTree]
   axes: PyTree
@@ -102,12 +102,15 @@ def trainable(
     frozen_axes["base"] = model.logical_axes(params)
     shapes = jax.eval_shape(model.init_adapter, jax.random.key(0))
     return Trainable(
-      model, params, frozen, frozen_axes, model.adapter_axes(shapes)
+      model, False, frozen, frozen_axes, model.adapter_axes(shapes)
     )
   if reference and params is not None:
     frozen["reference"] = params
     frozen_axes["reference"] = model.logical_axes(params)
-  return Trainable(model, params, frozen, frozen_axes, params_axes(model))
+  # Not the parameters: whoever holds a program would hold them to its end.
+  return Trainable(
+    model, params is None, frozen, frozen_axes, params_axes(model)
+  )
 
 
 def other_models(

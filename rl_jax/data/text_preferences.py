@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 import logging
 import math
@@ -12,6 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from rl_jax.data.reference_scores import (
+  ReferenceScores,
+  pair_key,
+  read_reference,
+)
 from rl_jax.data.text import fitting, too_long_error
 from rl_jax.data.text_demonstrations import (
   Demonstration,
@@ -68,7 +74,9 @@ class Preferences:
   Items are, for chosen and rejected alike, {"chosen": int32 [row, length],
   "chosen_segment": int32 [row, length], "chosen_mask": bool [row, length]}:
   ids padded on the right; 1, or 0 in padding; true = a token of the answer or
-  its end. Both begin with the same prompt. All are cut once at the start.
+  its end. Both begin with the same prompt. All are cut once at the start. With
+  `reference` there are also {"chosen_reference": float32 [row],
+  "rejected_reference": float32 [row]}, sums of log-probabilities in nats.
 
   Raises:
     ValueError: if `rows` or `length` is below 1.
@@ -98,6 +106,12 @@ class Preferences:
   """Token behind an answer; None: the vocabulary's `eos`."""
   shuffle: bool = True
   """Whether every pass has an order of its own."""
+  # It says how the reference is come by, not which one it is.
+  reference: str | None = dataclasses.field(
+    default=None, metadata={"identity": False}
+  )
+  """Path of what `rl-jax reference` wrote of these pairs, for algorithms that
+  would score them under the policy at the start in each step; None: none."""
 
   def __post_init__(self):
     if self.rows < 1 or self.length < 1:
@@ -116,7 +130,10 @@ class Preferences:
         f"{side}_segment": (wide, np.int32),
         f"{side}_mask": (wide, np.bool_),
       }
-    return found | ({"margin": (wide[:1], np.float32)} if self.margin else {})
+    more = ["margin"] if self.margin else []
+    if self.reference is not None:
+      more += ["chosen_reference", "rejected_reference"]
+    return found | dict.fromkeys(more, (wide[:1], np.float32))
 
   def source(self) -> PreferenceSource:
     """The pairs, as text in memory; the same object every time.
@@ -124,14 +141,31 @@ class Preferences:
     Raises:
       FileNotFoundError: if there is no such file.
       ValueError: if a record is damaged, identical or too long, with its
-        place; or none is left.
+        place; or none is left; or the reference is damaged or of other pairs.
     """
     return self._source
 
   @functools.cached_property
   def _source(self) -> PreferenceSource:
+    source = self._cut()
+    if self.reference is None:
+      return source
+    found = read_reference(self.reference)
+    for what, there, here in (
+      ("pairs", len(found.chosen), len(source)),
+      ("data of digest", found.data[:12], source.digest[:12]),
+    ):
+      if there != here:
+        raise ValueError(
+          f"{self.reference} is of {what} {there}, and these are {what} {here}:"
+          " remove it, and write it anew of these pairs with `rl-jax reference"
+          f" FILE {self.reference}`"
+        )
+    return dataclasses.replace(source, reference=found)
+
+  def _cut(self) -> PreferenceSource:
     source = PreferenceSource(
-      pairs=[], tokenizer=self.vocabulary.load(), settings=self
+      pairs=[], keys=[], tokenizer=self.vocabulary.load(), settings=self
     )
     places, sizes, identical = [], [], []
     for place, record in records(self.pairs, _KEYS):
@@ -139,20 +173,26 @@ class Preferences:
         pair = read_pair(record, chat=isinstance(self.wording, Chat))
         if self.margin and pair.margin is None:
           raise ValueError("neither a margin nor two scores")
-        size = max(side.size for side in source.sides(pair))
+        chosen, rejected = source.sides(pair)
       except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
       if pair.chosen == pair.rejected:
         identical.append(place)
       else:
         source.pairs.append(pair)
+        source.keys.append(
+          pair_key(chosen.prompt, chosen.answer, rejected.answer)
+        )
         places.append(place)
-        sizes.append(size)
+        sizes.append(max(chosen.size, rejected.size))
     self._judge_identical(identical, len(sizes))
     if self.too_long == "drop":
       kept = fitting(len(sizes), sizes.__getitem__, self.length, "pairs")
-      pairs = [source.pairs[row] for row in kept]
-      return dataclasses.replace(source, pairs=pairs)
+      return dataclasses.replace(
+        source,
+        pairs=[source.pairs[row] for row in kept],
+        keys=[source.keys[row] for row in kept],
+      )
     worst = int(np.argmax(sizes))
     if sizes[worst] > self.length:
       raise too_long_error(places[worst], sizes[worst], self)
@@ -183,13 +223,22 @@ class PreferenceSource:
 
   pairs: list[Pair]
   """What is left of them."""
+  keys: list[bytes]
+  """A digest of each, as ids."""
   tokenizer: Tokenizer
   """What cuts them."""
   settings: Preferences
   """What the rows are made by."""
+  reference: ReferenceScores | None = None
+  """What a reference says of each."""
 
   def __len__(self) -> int:
     return len(self.pairs)
+
+  @property
+  def digest(self) -> str:
+    """64 hex digits of the ids of all pairs, in their order."""
+    return hashlib.sha256(b"".join(self.keys)).hexdigest()
 
   def __getitem__(
     self, indices: Int[np.ndarray, "row"]
@@ -205,6 +254,9 @@ class PreferenceSource:
       columns[f"{name}_mask"] = made["mask"]
     if self.settings.margin:
       columns["margin"] = np.array([pair.margin for pair in pairs], np.float32)
+    if self.reference is not None:
+      columns["chosen_reference"] = self.reference.chosen[indices]
+      columns["rejected_reference"] = self.reference.rejected[indices]
     return columns
 
   def sides(self, pair: Pair) -> tuple[Demonstration, Demonstration]:

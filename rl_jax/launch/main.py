@@ -39,6 +39,18 @@ examples:
                                                     what a trained model says
   rl-jax export runs/chain_sum_grpo-0123456789ab DIR
                                                     as a Hugging Face folder
+  rl-jax reference experiments/language/smollm2_sums_dpo.py reference.npz
+                                                    scored once, not each step
+"""
+_REFERENCE = """\
+example:
+  rl-jax reference experiments/language/smollm2_sums_dpo.py reference.npz
+  rl-jax train experiments/language/smollm2_sums_dpo.py \\
+    --data.reference reference.npz
+
+Training then holds no second copy of the weights and does not ask it. The file
+is of these pairs in this order and of these weights; others refuse it.
+`rl-jax reference FILE OUT --help` shows what can be changed.
 """
 # Disk full, no permission, read-only: the machine's state, not a bug.
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -114,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
   commands = parser.add_subparsers(
     dest="command",
     required=True,
-    metavar="{train,show,list,generate,export}",
+    metavar="{train,show,list,generate,export,reference}",
   )
   for name, what in (
     ("train", "run an experiment, or go on where it stopped"),
@@ -147,6 +159,25 @@ def _parser() -> argparse.ArgumentParser:
   )
   generate.add_parser(commands)
   export.add_parser(commands)
+  command = commands.add_parser(
+    "reference",
+    help="store what the reference of preference pairs says of them",
+    description="Scores all pairs of an experiment once, under the policy that"
+    " it starts from.",
+    epilog=_REFERENCE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  command.set_defaults(run=_reference)
+  command.add_argument("file", metavar="FILE", help="an experiment file")
+  command.add_argument(
+    "out", metavar="OUT", help="the .npz to write; it must not exist"
+  )
+  command.add_argument(
+    "overrides",
+    nargs=argparse.REMAINDER,
+    metavar="...",
+    help="changes of the experiment, as --data.rows 8",
+  )
   return parser
 
 
@@ -228,6 +259,23 @@ def _train(
     if reports and reports[-1].path:
       _say(screen, f"report: {reports[-1].path}")
   return _ending(screen, outcome, command)
+
+
+def _reference(parsed: argparse.Namespace) -> int:
+  screen = rich.console.Console()
+  written, docstring = files.load(Path(parsed.file))
+  words = ("rl-jax", "reference", parsed.file, parsed.out)
+  prog = shlex.join(words)
+  _, experiment = _parsed(written, docstring, parsed.overrides, prog, None)
+  from rl_jax.launch.reference import store_reference
+
+  _say_changes(screen, written, experiment)
+  command = (*words, *parsed.overrides)
+  stopped = store_reference(experiment, parsed.out, command=command)
+  if stopped is not None:
+    return _ending(screen, stopped, command)
+  _say(screen, f"{parsed.out}: to use it, --data.reference {parsed.out}")
+  return 0
 
 
 def _ending(

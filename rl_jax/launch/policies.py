@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
 from rl_jax.data.text_wording import Plain
-from rl_jax.experiment import Checkpoint, Trained, from_dict
 from rl_jax.launch.files import FileError
-from rl_jax.launch.run import restored_params
-from rl_jax.launch.workdir import find
+from rl_jax.launch.starts import Starts, Stored
 from rl_jax.models.decoder import Decoder
 from rl_jax.models.pretrained import Pretrained
 from rl_jax.models.vocabularies import Folder, Gguf, SmolLm2
 from rl_jax.sampling.autoregressive import Autoregressive
 
 if TYPE_CHECKING:
-  from collections.abc import Callable
-
   from rl_jax.data.text_wording import Wording
   from rl_jax.models.protocol import Params
   from rl_jax.models.tokenizer import Tokenizer
@@ -140,7 +134,7 @@ def _public(weights: Folder | Gguf | SmolLm2, dtype: str) -> Policy:
 
 
 def _trained(workdir: Path, step: int | None) -> Policy:
-  part = _Stored(workdir / "experiment.json")
+  part = Stored(workdir / "experiment.json")
   vocabulary = part.read("data", "vocabulary")
   model = part.read("model")
   if not isinstance(model, Decoder) or vocabulary is None:
@@ -148,13 +142,14 @@ def _trained(workdir: Path, step: int | None) -> Policy:
       f"{workdir} is not the run of a language policy: its model is"
       f" {part.kind('model')} and its data {part.kind('data')}"
     )
-  if model.lora is None:
-    params = _restored(workdir, model.init, step)
-  else:
-    adapter = _restored(workdir, model.init_adapter, step)
-    base = _start(part.read("start"), model, workdir)
-    params = model.merged(base, adapter)
-    model = dataclasses.replace(model, lora=None)
+  directory = workdir / "checkpoints"
+  if not directory.is_dir() or not any(directory.iterdir()):
+    raise FileError(f"{workdir} has no checkpoint yet")
+  one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  params = Starts((Path("runs"),), one).of_run(
+    workdir, model, lambda: part.read("start"), step=step
+  )
+  model = dataclasses.replace(model, lora=None)
   samplers = [
     part.read(name, "sampler") for name in ("evaluation", "algorithm")
   ]
@@ -164,91 +159,4 @@ def _trained(workdir: Path, step: int | None) -> Policy:
     tokenizer=vocabulary.load(),
     wording=part.read("data", "wording") or Plain(),
     sampler=next((s for s in samplers if isinstance(s, Autoregressive)), None),
-  )
-
-
-class _Stored:
-  """An experiment as a run stored it, of which only parts are made again.
-
-  The others may need what is not here: data, judges, the script that began
-  the run.
-
-  Args:
-    path: of the file.
-
-  Raises:
-    FileError: if it holds no experiment.
-  """
-
-  def __init__(self, path: Path) -> None:
-    self._path = path
-    try:
-      stored = json.loads(path.read_text(encoding="utf-8"))
-      self._encoded, command = stored["experiment"], stored["command"]
-      self._encoded["fields"]["model"]
-    except (ValueError, KeyError, TypeError) as error:
-      raise FileError(f"{path} is not what a run wrote: {error}") from error
-    # Components may be defined in experiment files.
-    for root in (Path.cwd(), *map(_root, command)):
-      if root is not None and str(root) not in sys.path:
-        sys.path.append(str(root))
-
-  def read(self, *names: str) -> Any:
-    """The component in that field of a field; None where there is none."""
-    try:
-      return from_dict(self._at(names))
-    except ValueError as error:
-      raise FileError(
-        f"{self._path}, {'.'.join(names)}: {error}; go to where the files of"
-        " the experiment are"
-      ) from error
-
-  def kind(self, name: str) -> str:
-    """What stands in a field, by the name of its class."""
-    found = self._at((name,))
-    return found["type"] if isinstance(found, dict) else repr(found)
-
-  def _at(self, names: tuple[str, ...]) -> Any:
-    found = self._encoded
-    for name in names:
-      fields = found.get("fields", {}) if isinstance(found, dict) else {}
-      found = fields.get(name)
-    return found
-
-
-def _root(argument: str) -> Path | None:
-  """From where an experiment file is imported, if the argument is one."""
-  path = Path(argument)
-  if path.suffix != ".py" or not path.is_file():
-    return None
-  root = path.resolve().parent
-  while (root / "__init__.py").exists():
-    root = root.parent
-  return root
-
-
-def _restored(
-  workdir: Path, init: Callable[[Any], Params], step: int | None
-) -> Params:
-  """What a run trains, from one of its checkpoints."""
-  directory = workdir / "checkpoints"
-  if not directory.is_dir() or not any(directory.iterdir()):
-    raise FileError(f"{workdir} has no checkpoint yet")
-  place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return restored_params(workdir, init, place, step=step)
-
-
-def _start(start: Any, model: Decoder, workdir: Path) -> Params:
-  """The weights that a low-rank change is one of."""
-  if isinstance(start, Checkpoint):
-    return _restored(Path(start.path), model.init, start.step)
-  if not isinstance(start, Trained):
-    return start.params(model)
-  places = (Path("runs"), workdir.parent)
-  for place in places:
-    if found := find(start.by, place):
-      return _restored(found, start.by.model.init, start.by.steps)
-  raise FileError(
-    f"{workdir} trained a low-rank change of the result of {start.by.name}"
-    f" ({start.by.hash}), which is neither in {places[0]} nor in {places[1]}"
   )

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 
 from rl_jax.experiment import (
-  Checkpoint,
   Experiment,
   Scratch,
   Trained,
   stages,
 )
+from rl_jax.launch.starts import Starts, check_fit, restored_params
 from rl_jax.launch.workdir import (
   claimed,
   default_workdir,
@@ -24,7 +24,7 @@ from rl_jax.launch.workdir import (
   is_finished,
   write_json,
 )
-from rl_jax.training.checkpoints import CheckpointError, Store
+from rl_jax.training.checkpoints import Store
 from rl_jax.training.compiled import Compiled
 from rl_jax.training.loop import Observer, Outcome, Plan, run_loop
 from rl_jax.training.sharding import make_mesh, replicated
@@ -184,6 +184,7 @@ def build_program(
   """
   mesh = mesh or make_mesh(devices=jax.devices()[:1])
 
+  starts = Starts((Path(root),), replicated(mesh))
   loaded: list[tuple[Any, PyTree]] = []
 
   def load(start: Any, model: Any = experiment.model) -> PyTree:
@@ -191,7 +192,9 @@ def build_program(
     for known, params in loaded:
       if known == (start, model):
         return params
-    params = _started(start, model, mesh, Path(root))
+    params = starts.params(start, model)
+    if _adapted(start) and start == experiment.start:
+      check_fit(params, experiment.model, of=f"the result of {start.by.name}")
     loaded.append(((start, model), params))
     return params
 
@@ -199,28 +202,13 @@ def build_program(
   return program, _begun(program, load(experiment.start))
 
 
+def _adapted(start: Any) -> bool:
+  by = getattr(start, "by", None)
+  return getattr(getattr(by, "model", None), "lora", None) is not None
+
+
 def _begun(program: Program, start: PyTree | None) -> PyTree | None:
   return start if program.start is None else program.start(start)
-
-
-def _started(
-  start: Any, model: Any, mesh: jax.sharding.Mesh, root: Path
-) -> PyTree | None:
-  """Parameters of what an experiment, or a judge, starts from."""
-  if isinstance(start, Scratch):
-    return None
-  if isinstance(start, Trained):
-    workdir = find(start.by, root)
-    if workdir is None:
-      raise CheckpointError(
-        f"no result of {start.by.name} ({start.by.hash}) in {root}"
-      )
-    model, step = start.by.model, start.by.steps
-    return restored_params(workdir, model.init, replicated(mesh), step=step)
-  if isinstance(start, Checkpoint):
-    path, step = Path(start.path), start.step
-    return restored_params(path, model.init, replicated(mesh), step=step)
-  return start.params(model)
 
 
 def compile_experiment(
@@ -291,41 +279,6 @@ def _item_shapes(data: Any) -> dict[str, jax.ShapeDtypeStruct]:
       name: ((data.rows, *x.shape[1:]), x.dtype) for name, x in one.items()
     }
   return {name: jax.ShapeDtypeStruct(*item) for name, item in layout.items()}
-
-
-def restored_params(
-  workdir: Path,
-  init: Callable[[Any], PyTree],
-  where: jax.sharding.Sharding,
-  *,
-  step: int | None,
-) -> PyTree:
-  """What a run trained, from one of its checkpoints.
-
-  Args:
-    workdir: of the run.
-    init: key -> parameters, of which only the shapes are asked.
-    where: every array goes there.
-    step: which checkpoint; None = the newest.
-
-  Returns:
-    The parameters.
-
-  Raises:
-    CheckpointError: if there is none, or it cannot be trusted.
-  """
-  directory = workdir / "checkpoints"
-  if not directory.is_dir():
-    raise CheckpointError(f"no checkpoints in {workdir}")
-  like = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-    jax.eval_shape(init, jax.random.key(0)),
-  )
-  store = Store(directory, keep=2**30, read_only=True)
-  try:
-    return store.restore_params(like, step=step)
-  finally:
-    store.close()
 
 
 def _default_observers(experiment: Experiment, workdir: Path):

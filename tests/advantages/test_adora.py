@@ -68,6 +68,7 @@ def length(reward, tokens, group, valid, *, empty, groups=GROUPS, cap=CAP):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RELEASED)
 def test_length_against_both_programs_and_the_text(name: str) -> None:
   """The text's reading of empty sides is that of the language program."""
@@ -120,6 +121,7 @@ AMPLIFY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("reward", "tokens", "options", "expected"),
   # Spec, worked examples 1 to 4, in order.

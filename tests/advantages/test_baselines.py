@@ -81,6 +81,7 @@ def on_rows(function, rows, **options):
   return _jitted(function, tuple(options.items()), *rows["inputs"])
 
 
+@pytest.mark.slow
 def test_advantages_of_the_worked_example():
   found = compute(group_relative, REWARD, scale="group", ddof=1, epsilon=1e-6)
   np.testing.assert_allclose(found, [0.999998, -0.999998, 0.0], atol=1e-6)
@@ -196,6 +197,7 @@ def test_nonzero_scale_counts_what_it_says():
   np.testing.assert_allclose(shifted, by_advantage, **EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("scale", "ddof"), [("none", 0), ("group", 1), ("global", 0)]
 )

@@ -115,6 +115,7 @@ def refused(**changed):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mu", [0.0, 0.3, 1.0])
 def test_against_a_loop(mu: float) -> None:
   reward = np.where(VALID, REWARD, np.nan)

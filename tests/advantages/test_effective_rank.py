@@ -69,6 +69,7 @@ def case(request):
   return hidden, mask, every(jnp.asarray(dirty), jnp.asarray(mask))
 
 
+@pytest.mark.slow
 def test_ranks_and_motion_equal_a_slow_oracle(case):
   hidden, mask, (rank, prefix, valid, velocity, acceleration) = case
   for row, own in enumerate(mask):
@@ -110,6 +111,7 @@ def test_rank_does_not_see_order_rotation_scale_or_a_common_vector(case):
     np.testing.assert_allclose(found, rank, rtol=2e-4)
 
 
+@pytest.mark.slow
 def test_worked_ranks():
   """From the spec: orthogonal equal spreads count directions."""
   eye = np.eye(3)
@@ -123,6 +125,7 @@ def test_worked_ranks():
   np.testing.assert_allclose(rank, [3.0, 2.0, 1.0, 1.754765], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_worked_velocity_and_acceleration():
   """From the spec: m = [2, 4, 5, 9], whole and its first three, two, one."""
   rank = jnp.tile(jnp.array([2.0, 4.0, 5.0, 9.0]), (5, 1))
@@ -145,6 +148,7 @@ def test_eigenvalues_that_are_rounding_do_not_count(width):
   np.testing.assert_allclose(rank[0], _oracle(hidden[0, :100]), rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_half_precision_is_widened_before_anything_is_summed():
   hidden = jnp.asarray(np.random.default_rng(0).normal(size=(1, 8, 3)))
   half, mask = hidden.astype(jnp.bfloat16), jnp.ones((1, 8), bool)
@@ -164,6 +168,7 @@ def test_no_gradient_flows_to_the_features(case):
   np.testing.assert_array_equal(slope, 0.0)
 
 
+@pytest.mark.slow
 def test_a_feature_that_is_not_finite_is_refused_or_shows():
   hidden = jnp.ones((2, 4, 3)).at[1, 2, 0].set(jnp.nan)
   mask = jnp.ones((2, 4), bool)
@@ -184,6 +189,7 @@ def test_nonsense_is_refused():
       prefix_effective_ranks(hidden, mask, stride=stride, max_length=longest)
 
 
+@pytest.mark.slow
 def test_responses_too_short_for_any_beginning_have_none():
   hidden, mask = jnp.ones((2, 3, 4)), jnp.ones((2, 3), bool)
   prefix, valid = prefix_effective_ranks(hidden, mask, stride=3, max_length=8)

@@ -120,6 +120,7 @@ def test_whitening_of_one_group_is_the_group_spread():
   np.testing.assert_allclose(white, relative, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_length_weighted_baseline_is_biased_by_the_rows_own_share():
   """E b s_i is not zero: the baseline holds the reward of row i."""
   tokens = jnp.asarray(TOKENS[GROUPS], jnp.float32)

@@ -50,6 +50,7 @@ def relative(reward, group, valid, **changed):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["none", "group", "global"])
 @pytest.mark.parametrize("ddof", [0, 1])
 @pytest.mark.parametrize("epsilon", [0.0, 1e-4])
@@ -96,6 +97,7 @@ def test_group_mean_of_nobody_is_zero() -> None:
   assert found.tolist() == [0.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["none", "group", "global"])
 @pytest.mark.parametrize("ddof", [0, 1])
 def test_singletons_and_ties_are_exactly_zero(scale: str, ddof: int) -> None:

@@ -118,6 +118,7 @@ def test_time_passes_in_the_middle_when_every_column_counts():
   assert keep(found, mask).tolist() == [0.0, 0.0, 2.0]
 
 
+@pytest.mark.slow
 def test_worked_example_of_the_sheet():
   """Lengths 3, 2, 4, discount 1, trace .95; computed outside this library."""
   lengths = jnp.array([3, 2, 4])

@@ -45,6 +45,7 @@ def _start():
   return init_prompt_statistics(num_prompts=PROMPTS, buffer_size=SLOTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_against_deques_over_many_batches(update, seed):
   """Several rows of a prompt in a batch, more than slots, none, invalid."""
@@ -107,6 +108,7 @@ def test_a_masked_batch_changes_nothing(update):
   np.testing.assert_array_equal(after.count, state.count)
 
 
+@pytest.mark.slow
 def test_equal_rewards_are_zero_without_an_epsilon():
   _, advantage = update_prompt_statistics(
     init_prompt_statistics(num_prompts=1, buffer_size=4),

@@ -109,6 +109,7 @@ def test_bound_shrinks_with_success():
   np.testing.assert_allclose(success_scaled(score, bound=2.0), [2, 1, 0.5, 0])
 
 
+@pytest.mark.slow
 def test_no_gradient_flows():
   def total(metrics, past, advantage, score):
     bound = success_scaled(score, bound=1.0)

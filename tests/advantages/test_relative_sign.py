@@ -42,6 +42,7 @@ def test_the_parts_of_both_signs_add_up():
     )
 
 
+@pytest.mark.slow
 def test_a_wrong_answer_weighs_more_on_an_easy_prompt():
   """-sqrt(p / (1 - p)) of the population, by success rate; 0 at 0 and 1."""
   size = 8

@@ -78,6 +78,7 @@ def steps(advantage, edge, node=None, valid=None, **changed):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("baseline", ["none", "node"])
 @pytest.mark.parametrize("weighting", ["trajectory", "occurrence"])
 def test_is_what_loops_over_sets_give(weighting, baseline):
@@ -196,6 +197,7 @@ def test_an_absent_step_does_not_wrap_to_the_last_edge():
   assert count.tolist() == [[2, 1, 0], [2, 0, 0]]
 
 
+@pytest.mark.slow
 def test_an_id_beyond_the_last_one_is_not_dropped_in_silence():
   edge = jnp.array([[0, 24], [0, 1]])
   found = steps([1.0, -1.0], edge)

@@ -41,6 +41,7 @@ def test_one_of_eight_is_kept():
   assert not found.dropped.any()
 
 
+@pytest.mark.slow
 def test_against_the_formulas():
   rng = np.random.default_rng(0)
   advantage = rng.standard_t(2, size=(32, 8)) + 0.5

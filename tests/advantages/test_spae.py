@@ -118,6 +118,7 @@ def _oracle_steps(token, mask):
   return index, min(found, STEPS), found, thinking
 
 
+@pytest.mark.slow
 def test_steps_equal_a_scan_of_the_tokens(batch, steps):
   for row in range(ROWS):
     expected = _oracle_steps(batch["token"][row], batch["mask"][row])
@@ -126,6 +127,7 @@ def test_steps_equal_a_scan_of_the_tokens(batch, steps):
   assert int(steps.found[1]) > STEPS == int(steps.count[1])
 
 
+@pytest.mark.slow
 def test_no_step_begins_after_the_thinking_has_ended():
   """A row whose thinking ends at once, and one with no end in sight."""
   found = step_segments(
@@ -173,6 +175,7 @@ def test_worked_factors():
   )
 
 
+@pytest.mark.slow
 def test_worked_response():
   """From the spec: C = [0, 0, 0, 1, 2]; every number of it, unwhitened."""
   potential = jnp.array([[0.0, 0.3, 0.95, 0.97, 0.6]])
@@ -226,6 +229,7 @@ def _oracle(batch, index, alpha, xi, threshold, tail_mode, apply_to):
   return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", MODES)
 def test_advantage_equals_a_slow_oracle(batch, steps, changes):
   """NaN where there is no step and in the row without a token."""
@@ -267,6 +271,7 @@ def _whitened(batch, steps, white, **changes):
   return compared, whiten(advantage, mask, **(WHITEN | white))
 
 
+@pytest.mark.slow
 def test_without_both_terms_it_is_reinforce_with_a_group_baseline(batch, steps):
   """Group mean, then whitening; ddof 1 differs by sqrt((n - 1) / n)."""
   mask = batch["mask"]
@@ -289,6 +294,7 @@ def test_whitened_tokens_have_mean_zero_and_spread_one(batch, steps):
   assert every.std() == pytest.approx(1.0, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_factor_falls_within_its_range_and_differences_sum_to_zero(
   batch, steps
 ):

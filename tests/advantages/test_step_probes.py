@@ -15,6 +15,7 @@ from rl_jax.advantages.step_probes import (
 from rl_jax.log_probs import token_entropy
 
 
+@pytest.mark.slow
 def test_confidence_of_uniform_and_certain_distributions():
   """From the spec: 1 / V and 1; a mean over continuations, not of entropies."""
   uniform, certain = np.zeros((2, 3, 5)), np.full((2, 3, 5), -1e9)
@@ -69,6 +70,7 @@ def _oracle_released(logits, mask, answer, answer_mask, top):
   return np.mean(acc), np.mean(conf)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [2, 6])
 def test_released_numbers_equal_a_slow_oracle(answers):
   """Answers shorter and longer than the continuations, ids that are missing."""
@@ -91,6 +93,7 @@ def test_released_numbers_equal_a_slow_oracle(answers):
     )
 
 
+@pytest.mark.slow
 def test_released_numbers_differ_from_the_equations():
   """Sums instead of means: a long certain continuation seems unsure."""
   logits = jnp.zeros((1, 1, 4, 3)).at[..., 0].set(50.0)

@@ -31,6 +31,7 @@ def batch():
 NEXT = ("reward", "next_value", "mask", "terminated", "last")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 2, 3, 20])
 def test_n_step_equals_the_window_sum(batch, steps):
   found = n_step_returns(

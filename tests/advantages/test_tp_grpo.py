@@ -121,6 +121,7 @@ def found():
   return jax.tree.map(np.asarray, methods(*arrays))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_against_a_loop_over_thoughts(found, variant):
   expected = [oracle(row, *VARIANTS[variant]) for row in range(ROWS)]

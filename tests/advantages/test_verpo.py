@@ -183,6 +183,7 @@ def single(text, repeat=None):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "options",
   [

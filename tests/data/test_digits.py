@@ -36,6 +36,7 @@ def record(folder, split):
   return file
 
 
+@pytest.mark.slow
 def test_splits_are_the_digits_of_scikit_learn_in_the_fixed_order(copied):
   # Here, because it takes seconds to import.
   from sklearn.datasets import load_digits
@@ -69,6 +70,7 @@ def test_truncated_file_is_named(copied, cut):
   assert len(everything("train")["sample"]) == 1400
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_changes_a_pixel_unseen(copied):
   """Each is named, or fell where no record is (files are padded to 64 KiB)."""
   good = everything("test")

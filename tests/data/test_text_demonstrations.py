@@ -143,6 +143,7 @@ def test_packed_rows_hold_every_demonstration_once(length):
     assert inside[0] == 1
 
 
+@pytest.mark.slow
 def test_a_decoder_sees_packed_demonstrations_as_if_alone():
   """Log-probabilities of all learned tokens, whoever shares their row."""
   model = Decoder(

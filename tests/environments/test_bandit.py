@@ -39,6 +39,7 @@ def test_worked_expected_update_of_the_sheet():
   np.testing.assert_allclose(d_log, [0.16397, -0.44327, -0.07927], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_step_is_that_of_autodiff_and_keeps_the_sum_of_logits():
   rng = np.random.default_rng(0)
   logit = jnp.asarray(rng.normal(size=(5, 4)), jnp.float32)
@@ -56,6 +57,7 @@ def test_a_step_is_that_of_autodiff_and_keeps_the_sum_of_logits():
   np.testing.assert_allclose(after.sum(-1), logit.sum(-1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_expected_update_is_the_mean_over_draws():
   """Enumerated: every action with its probability and expected advantage."""
   rng = np.random.default_rng(1)

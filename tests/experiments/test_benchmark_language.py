@@ -46,6 +46,7 @@ def folder(tmp_path_factory):
   return place
 
 
+@pytest.mark.slow
 def test_the_prompts_are_of_one_length_and_enough_for_all_steps(folder):
   tokenizer = Folder(path=f"{folder}").load()
   size = dataclasses.replace(SIZE, prompts=3, steps=4)

@@ -93,6 +93,7 @@ def test_advantages_and_returns_of_the_worked_example():
   )
 
 
+@pytest.mark.slow
 def test_first_update_is_the_whitened_policy_gradient():
   """At a ratio of one the slope is -A / tokens, A of mean 0 and variance 1."""
   recipe = language_recipes.easylm_ppo
@@ -126,6 +127,7 @@ def test_value_loss_has_the_weight_and_clip_of_the_recipe():
   np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_losses_of_preferences_at_the_start():
   zero, kept = jnp.zeros(3), jnp.ones(3, bool)
   equal = bradley_terry_loss(zero, zero, kept, margin=0.0, centring=0.0)
@@ -196,6 +198,7 @@ def test_what_cannot_be_is_refused():
 # The digits.
 
 
+@pytest.mark.slow
 def test_gold_reward_of_texts_is_that_of_arrays():
   prompts = ["0123401=", "5678956=", "0000000=", "0000000="]
   completions = ["3456734", "4321043", "33333333", "333=3"]
@@ -288,6 +291,7 @@ def test_pairs_are_a_fixed_data_set(compared):
   assert (other["chosen"] != whole["chosen"]).any()
 
 
+@pytest.mark.slow
 def test_pairs_have_the_layout_of_preferences(compared):
   found, _ = compared()
   length = unpacking_task.PROMPT

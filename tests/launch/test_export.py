@@ -65,6 +65,7 @@ def test_what_was_written_is_read_bit_for_bit(policy, tmp_path) -> None:
   assert [path.name for path in (tmp_path / "a").iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_half_the_precision_is_half_the_file(policy, tmp_path) -> None:
   sizes = {}
   for dtype in ("float32", "bfloat16"):

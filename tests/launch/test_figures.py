@@ -99,6 +99,7 @@ def test_series_hold_the_rows_that_have_them(row) -> None:
   assert value.tolist() == [0.5, 0.75]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "panel",
   [

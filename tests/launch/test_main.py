@@ -288,7 +288,11 @@ def test_list_names_files_and_their_first_lines(toy, capsys) -> None:
   [
     (
       ["--help"],
-      ["examples:", "rl-jax show", "{train,show,list,generate,export}"],
+      [
+        "examples:",
+        "rl-jax show",
+        "{train,show,list,generate,export,reference}",
+      ],
     ),
     (["--version"], [f"rl-jax {rl_jax.__version__}"]),
     (["train", "--help"], ["FILE --help", "an experiment file"]),
@@ -312,6 +316,7 @@ def test_help_of_a_file_shows_its_docstring_and_fields(toy, capsys) -> None:
     assert part in out
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_crash(toy) -> None:
   """In a process of its own, whose output nobody reads."""
   script = f"from rl_jax.launch.main import main; exit(main(['show', '{toy}']))"

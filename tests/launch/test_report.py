@@ -81,6 +81,7 @@ def whole(workdir, experiment, finished, row, samples) -> Page:
   return page(workdir, experiment, finished)
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_from_outside(whole: Page) -> None:
   for _, attributes in whole.tags:
     for name, value in attributes.items():
@@ -309,6 +310,7 @@ def spoken(tmp_path_factory, experiment, finished, row) -> tuple[Path, Page]:
   return workdir, page(workdir, experiment, finished)
 
 
+@pytest.mark.slow
 def test_answers_before_and_after_go_both_ways(spoken) -> None:
   _, found = spoken
   assert "Before and after" in found.text
@@ -351,6 +353,7 @@ def test_one_evaluation_is_shown_without_a_before(
   assert "judged" not in found.text
 
 
+@pytest.mark.slow
 def test_no_completion_can_break_the_page(
   tmp_path, experiment, finished, row
 ) -> None:

@@ -24,6 +24,7 @@ def _density(x, mu, std):
   return peak * math.exp(-((x - mu) ** 2) / (2.0 * std**2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("event", [(), (4,), (2, 3)])
 def test_against_the_logarithm_of_the_density(event):
   value, mean, std = _case(*event)
@@ -51,6 +52,7 @@ def test_half_a_deviation_away_worked_by_hand():
   np.testing.assert_allclose(log_prob, [[0.261296]], atol=3e-6)
 
 
+@pytest.mark.slow
 def test_the_score_is_the_gradient():
   value, mean, std = _case(4)
   score = jax.grad(lambda m: gaussian_log_prob_sum(value, m, std).sum())(mean)
@@ -59,6 +61,7 @@ def test_the_score_is_the_gradient():
   )
 
 
+@pytest.mark.slow
 def test_half_precision_is_accumulated_in_float32():
   value, mean, std = (x.astype(jnp.bfloat16) for x in _case(64))
   wide = [x.astype(jnp.float32) for x in (value, mean, std)]

@@ -59,6 +59,7 @@ def _alone(sequence):
   return found, response & (np.arange(len(token)) > 0)
 
 
+@pytest.mark.slow
 def test_packed_rows_score_what_the_sequences_alone_do():
   sequences = _sequences()
   token, logits, mask, segment = _packed(sequences)
@@ -132,6 +133,7 @@ def test_gradient_reaches_each_token_by_its_sequences_weight():
   np.testing.assert_allclose(slope, [[1.0, 0.0, 1.0, 1.5, 1.5, 0.0]])
 
 
+@pytest.mark.slow
 def test_shift_there_and_back_is_the_identity_on_responses():
   rng = np.random.default_rng(4)
   segment = jnp.array([[1, 1, 2, 2, 2, 3, 0], [1, 2, 2, 2, 2, 2, 2]])

@@ -65,6 +65,7 @@ SUPPORTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("support", SUPPORTS)
 def test_set_and_probabilities_against_the_definition(support):
   logits = np.random.default_rng(3).normal(size=(6, 8)) * 2.0
@@ -86,6 +87,7 @@ def test_set_and_probabilities_against_the_definition(support):
     assert all(log_prob[row, v] == -math.inf for v in outside)
 
 
+@pytest.mark.slow
 def test_order_of_min_p_matters():
   """P = (.4, .3, .2, .1): min-p .3 first leaves .9, of which .7 is .78."""
   logits = jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.1]]))
@@ -107,6 +109,7 @@ def test_ties_with_the_last_entry_are_kept_whatever_their_order():
     assert kept.tolist() == [[True] * 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "given",
   [{}, {"top_p": 1.0}, {"top_k": 5}, {"min_p": 1e-30}],
@@ -237,6 +240,7 @@ class TestRatiosByEnumeration:
     for target in (full[0], restricted):
       assert abs(estimate - float(jnp.sum(target * self.reward))) > 0.05
 
+  @pytest.mark.slow
   def test_own_supports_are_unbiased_only_inside_the_behaviours(self):
     b, log_b = self.drawn()
     narrow = Support(temperature=0.9, top_k=1)

@@ -43,6 +43,7 @@ def _distribution(logits, temperature, soft_cap):
   return [w / math.fsum(weight) for w in weight]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
 @pytest.mark.parametrize("soft_cap", [None, 4.0])
 def test_against_probabilities_counted_one_by_one(temperature, soft_cap):
@@ -61,6 +62,7 @@ def test_against_probabilities_counted_one_by_one(temperature, soft_cap):
   )
 
 
+@pytest.mark.slow
 def test_gradient_is_indicator_less_probability():
   logits, token, mask = _case()
   slope = jax.jit(
@@ -105,6 +107,7 @@ def test_removed_entries_stay_removed(soft_cap):
   np.testing.assert_allclose(entropy, math.log(2.0), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("soft_cap", [None, 2.0])
 def test_gradients_beside_removed_entries_are_finite(soft_cap):
   scale = {"temperature": 1.0, "soft_cap": soft_cap}

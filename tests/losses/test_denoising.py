@@ -17,6 +17,7 @@ def _case(rows=4, time=5):
   return log_prob, behaviour, advantage, mask
 
 
+@pytest.mark.slow
 def test_one_advantage_serves_the_whole_chain():
   log_prob, behaviour, advantage, mask = _case()
   chain = losses.denoising_policy_loss(
@@ -96,6 +97,7 @@ class TestClipSchedule:
     middle = 0.01 + 0.09 * (np.exp(1.5) - 1) / (np.exp(3.0) - 1)
     np.testing.assert_allclose(clip[2], middle, rtol=1e-5)
 
+  @pytest.mark.slow
   def test_it_feeds_the_loss(self):
     clip = self._clip([4, 0])[None]
     terms = losses.denoising_policy_loss(
@@ -138,6 +140,7 @@ class TestKlMask:
 
     return jax.grad(loss)(jnp.log(ratio * one)).item()
 
+  @pytest.mark.slow
   @pytest.mark.parametrize(
     ("ratio", "advantage", "kl", "slope"),
     [

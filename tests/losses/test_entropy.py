@@ -23,6 +23,7 @@ def _mean(logits, weight):
   return reduce.over_tokens(bonus, MASK).mean()
 
 
+@pytest.mark.slow
 def test_value_and_gradient_are_minus_the_weighted_entropys():
   value, gradient = jax.value_and_grad(_mean)(LOGITS, 0.25)
   p = np.asarray(jax.nn.softmax(LOGITS), np.float64)

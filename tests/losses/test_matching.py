@@ -78,6 +78,7 @@ class TestWeightedError:
       atol=1e-9,
     )
 
+  @pytest.mark.slow
   @pytest.mark.parametrize("jit", [False, True])
   @pytest.mark.parametrize("weighting", WEIGHTINGS)
   def test_zero_error_is_zero_with_a_finite_slope(self, weighting, jit):
@@ -130,6 +131,7 @@ class TestMatchingLogProb:
     plain = jnp.exp(log_prob(v, "uniform") - log_prob(v_old, "uniform"))
     np.testing.assert_allclose(plain, [[0.955997]], atol=2e-6)
 
+  @pytest.mark.slow
   @pytest.mark.parametrize("event", [(), (5,), (2, 2, 3)])
   def test_error_averages_the_event_alone(self, event):
     velocity, target, _ = _latents(event=event)
@@ -152,6 +154,7 @@ class TestMatchingLogProb:
     assert log_prob.dtype == jnp.float32
     np.testing.assert_array_equal(log_prob, wide)
 
+  @pytest.mark.slow
   @pytest.mark.parametrize("weighting", WEIGHTINGS)
   def test_gradient_at_the_target_is_finite(self, weighting):
     _, target, t = _latents()
@@ -173,6 +176,7 @@ class TestAwmLoss:
     np.testing.assert_allclose(element, [[-2.0, -0.5]], rtol=1e-6)
     np.testing.assert_allclose(sample, [[-1.0, -1.0]], rtol=1e-6)
 
+  @pytest.mark.slow
   def test_levels_have_one_gradient_on_policy(self):
     log_prob = jax.random.normal(jax.random.key(0), (4, 3))
     advantage = jnp.array([1.0, -2.0, 0.0, 0.5])

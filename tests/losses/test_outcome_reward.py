@@ -22,6 +22,7 @@ def of_tokens(ratio, label, beta=0.05):
   )[0]
 
 
+@pytest.mark.slow
 def test_worked_example():
   """Sheet: h = .7, beta = .05; the same slope at every token."""
   value, slope = jax.vmap(jax.value_and_grad(of_tokens), in_axes=(None, 0))(
@@ -32,6 +33,7 @@ def test_worked_example():
     np.testing.assert_allclose(row, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_against_probabilities_in_float64():
   rng = np.random.default_rng(0)
   h, label = rng.normal(size=64) * 3, rng.uniform(size=64)

@@ -21,6 +21,7 @@ def _loss(*case, low=0.2, high=0.3):
   return losses.clipped_policy_loss(*case, clip_low=low, clip_high=high)
 
 
+@pytest.mark.slow
 def test_against_a_loop():
   case = _case()
   loss = _loss(*case)
@@ -33,6 +34,7 @@ def test_against_a_loop():
     np.testing.assert_allclose(loss[index], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("ratio", "advantage", "slope"),
   [
@@ -51,6 +53,7 @@ def test_where_the_gradient_stops(ratio, advantage, slope):
   np.testing.assert_allclose(gradient, [slope], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_on_policy_gradient_is_minus_the_advantage():
   log_prob, _, advantage, mask = _case()
   gradient = jax.grad(lambda x: _loss(x, log_prob, advantage, mask).sum())

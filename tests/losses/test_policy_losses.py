@@ -97,6 +97,7 @@ def test_the_family_is_complete():
   assert len({param.values[0] for param in FAMILY}) == 11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "options"), FAMILY)
 def test_on_policy_the_gradient_is_minus_the_advantage(function, options):
   log_prob, _, advantage, mask = _case()
@@ -318,6 +319,7 @@ def test_dual_clip(ratio, advantage, expected):
   assert _slope(_dual, ratio, advantage) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_dual_clip_is_the_bounded_ratio():
   """TRL's `delta`: the ratio is cut before it is compared, not the loss."""
   ratio = np.exp(np.linspace(-3, 3, 61, dtype=np.float32))[None]
@@ -417,6 +419,7 @@ def test_both_geometric_forms_have_one_gradient_over_sequences():
   assert ours[0].any()
 
 
+@pytest.mark.slow
 def test_clamp_bounds_the_ratio_of_a_row():
   log_prob, mask = jnp.full((1, 50), 3.0), jnp.ones((1, 50), bool)
   terms = losses.sequence_clipped_loss(
@@ -432,6 +435,7 @@ def test_clamp_bounds_the_ratio_of_a_row():
   np.testing.assert_allclose(terms.loss, np.exp(2.0), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_geometric_mean_clips_one_token_and_not_its_neighbour():
   d, mask = jnp.array([[2.0, 0.1]]), jnp.ones((1, 2), bool)
 

@@ -109,6 +109,7 @@ def softmax_pair_slope(link, loss):
   return jax.grad(population)(logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GENERATORS)
 def test_likelihood_is_stationary_at_the_optimal_policy(name):
   """By enumeration, for every divergence."""

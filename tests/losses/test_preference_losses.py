@@ -93,6 +93,7 @@ SLOPES = {
 class TestSlopes:
   """Gradients by h_w in closed form, z = beta (h_w - h_l)."""
 
+  @pytest.mark.slow
   @pytest.mark.parametrize("name", SLOPES)
   def test_by_both_responses(self, name):
     by_w, by_l = slopes(OF_THE_MARGIN[name])

@@ -23,6 +23,7 @@ from rl_jax import losses, reduce
 from rl_jax.training import step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLE)
 def test_against_a_slow_oracle(name):
   batch, row = drawn(), TABLE[name]

@@ -160,6 +160,7 @@ class TestSequentialKl:
     )
     np.testing.assert_allclose(found, log_p - log_q, atol=1e-6)
 
+  @pytest.mark.slow
   @pytest.mark.parametrize("through", [True, False])
   def test_slope_by_logits(self, through):
     """One-hot minus pi, plus w (pi - ref) if the KL is differentiated."""

@@ -54,6 +54,7 @@ def test_bounds_need_not_mirror_each_other():
   np.testing.assert_allclose(found, [4.0, 0.5], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_finite_for_any_difference_and_equal_to_ppo_inside():
   inside = jnp.linspace(-6.9, 6.9, 23)
   outside = jnp.array([-1e4, -200.0, -7.0, 7.0, 90.0, 1e4])
@@ -80,6 +81,7 @@ def test_ppo_alone_is_infinite_there():
   assert not math.isfinite(slope[0])
 
 
+@pytest.mark.slow
 def test_against_a_loop():
   rng = np.random.default_rng(0)
   shape = (8, 6)

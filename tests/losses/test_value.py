@@ -75,6 +75,7 @@ def test_huber_is_quadratic_then_linear(error):
   assert slope.item() == pytest.approx(np.clip(error, -0.5, 0.5), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_targets_get_no_gradient():
   value, old, target, mask = _case(2)
 
@@ -104,6 +105,7 @@ def test_two_hot_by_hand(target, expected):
   np.testing.assert_allclose(found[0], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing", ["even", "uneven"])
 def test_two_hot_has_the_target_as_mean(spacing):
   atom = ATOM if spacing == "even" else jnp.array([-2.0, -1.75, 0.5, 2.0])
@@ -115,6 +117,7 @@ def test_two_hot_has_the_target_as_mean(spacing):
   assert ((p > 0).sum(axis=-1) <= 2).all()
 
 
+@pytest.mark.slow
 def test_gaussian_target_against_the_error_function():
   target, spread = [0.3, -1.9, 7.0], 0.75
   found = losses.gaussian_target(
@@ -135,6 +138,7 @@ def test_gaussian_target_tends_to_the_nearest_atom():
   np.testing.assert_allclose(found[0], [0, 0, 1, 0, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_categorical_loss_and_gradient():
   """Cross-entropy; its gradient is softmax minus the target's probability."""
   rng = np.random.default_rng(0)

@@ -84,6 +84,7 @@ def ours(names: set[str]) -> set[str]:
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_imports_only_from_below(name: str) -> None:
   top = name.partition(".")[0]

@@ -69,6 +69,7 @@ def exported(name: str) -> list[ast.stmt]:
   return [names[x] for x in declared(tree) or [] if x in names]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_all_names_exist_and_are_sorted_once(name: str) -> None:
   tree = parse(name)
@@ -83,6 +84,7 @@ def test_all_names_exist_and_are_sorted_once(name: str) -> None:
   assert not missing, f"{name} exports {sorted(missing)}, which it lacks"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_every_module_and_export_has_a_docstring(name: str) -> None:
   assert ast.get_docstring(parse(name)), name
@@ -91,6 +93,7 @@ def test_every_module_and_export_has_a_docstring(name: str) -> None:
       assert ast.get_docstring(node), f"{name}: {node.name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_exported_functions_say_what_they_take_and_return(name: str) -> None:
   for node in exported(name):
@@ -110,6 +113,7 @@ def test_exported_functions_say_what_they_take_and_return(name: str) -> None:
       )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_exported_functions_are_annotated(name: str) -> None:
   for node in exported(name):
@@ -128,6 +132,7 @@ def test_exported_functions_are_annotated(name: str) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_signatures_are_small_and_closed(name: str) -> None:
   for function in functions(parse(name)):

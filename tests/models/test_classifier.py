@@ -6,6 +6,7 @@ import pytest
 from rl_jax.models import Classifier
 
 
+@pytest.mark.slow
 def test_forward_against_numpy():
   model = Classifier(inputs=4, width=5, classes=3)
   params = jax.jit(model.init)(jax.random.key(0))
@@ -19,6 +20,7 @@ def test_forward_against_numpy():
   np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_parameter_count_and_scales_of_the_digits_judge():
   params = jax.jit(Classifier().init)(jax.random.key(0))
   count = sum(leaf.size for leaf in jax.tree.leaves(params))

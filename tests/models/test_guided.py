@@ -68,6 +68,7 @@ def test_no_gradient_through_the_unconditional_branch(inputs):
   )
 
 
+@pytest.mark.slow
 def test_passes_the_model_through():
   model = Guided(model=MODEL, weight=2.0)
   params = model.init(jax.random.key(0))

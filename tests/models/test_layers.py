@@ -32,6 +32,7 @@ def test_time_features_tell_neighbouring_times_apart():
   assert gap.min() > 0.0999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("shape", "batch", "event"),
   [

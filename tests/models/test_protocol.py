@@ -51,6 +51,7 @@ def test_data_components_answer_everything_the_loop_may_ask(data):
   assert all(hasattr(data, name) for name in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", VELOCITY, ids=lambda m: type(m).__name__)
 @pytest.mark.parametrize("batch", [(), (3,), (3, 2), (2, 1, 2)])
 def test_velocity_has_the_shape_of_the_latent(model, batch):

@@ -52,6 +52,7 @@ def oracle(params, x, t, label, blocks=2):
   return layer("out", h)
 
 
+@pytest.mark.slow
 def test_forward_against_numpy(params, inputs):
   x, t, label = inputs
   found = TINY.apply(params, x, t, label)

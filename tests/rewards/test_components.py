@@ -82,6 +82,7 @@ def test_classifier_reward_is_the_match_of_its_judge(judge):
   assert 0 < found.sum() < 7
 
 
+@pytest.mark.slow
 def test_axes_of_a_sample_are_flattened(judge):
   model = judge.by.model
   params = jax.jit(model.init)(jax.random.key(0))
@@ -94,6 +95,7 @@ def test_axes_of_a_sample_are_flattened(judge):
   )
 
 
+@pytest.mark.slow
 def test_a_diverged_sample_earns_nothing(judge):
   model = judge.by.model
   params = jax.jit(model.init)(jax.random.key(0))

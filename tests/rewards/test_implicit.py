@@ -70,6 +70,7 @@ def expectations(policy, reference, prefix, depth, width, beta):
   return beta * math.log(soft), plain
 
 
+@pytest.mark.slow
 def test_worked_example():
   """The numbers of the paper's sheet, computed by hand."""
   q = implicit_q(RATIO + REFERENCE, REFERENCE, jnp.array(EVERY), beta=BETA)
@@ -145,6 +146,7 @@ def batch(rows=16, time=12, segments=4):
   return ratio, mask, index
 
 
+@pytest.mark.slow
 def test_steps_against_a_loop():
   ratio, mask, index = batch()
   hidden = np.where(mask, ratio, np.nan)
@@ -161,6 +163,7 @@ def test_steps_against_a_loop():
       assert found.valid[row].tolist() == [k <= max(own) for k in range(4)]
 
 
+@pytest.mark.slow
 def test_scores_of_responses_against_a_loop():
   ratio, _, index = batch()
   single = steps("single", ratio=ratio, index=jnp.array(index), segments=4)

@@ -115,6 +115,7 @@ def test_worked_example(refine, reward, to_come):
   np.testing.assert_allclose(suffix, to_come, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_eight_good_steps():
   """Worked in the specification: 7.2 raw, 0 clipped, .9 telescoped."""
   for refine, total in (("none", 7.2), ("clip", 0.0), ("delta", 0.9)):
@@ -158,6 +159,7 @@ def test_delta_is_linear_and_does_not_commute_with_the_clip(found):
   assert not np.allclose(reversed_, found["clip_delta"][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [1, 2, 3])
 def test_a_step_written_twice(place):
   twice = [*EXAMPLE[: place + 1], *EXAMPLE[place:]]
@@ -171,6 +173,7 @@ def test_a_step_written_twice(place):
   assert gain["clip_delta"] == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_one_reward_for_each_step_at_its_last_token():
   token = np.array([[7, 7, 0, 8, 0, 9], [7, 8, 9, 5, 5, 5]])
   mask = np.array([[True] * 6, [True] * 3 + [False] * 3])
@@ -181,6 +184,7 @@ def test_one_reward_for_each_step_at_its_last_token():
   assert found.tolist() == [[0, 0, 1, 0, 2, 4], [0, 0, 8, 0, 0, 0]]
 
 
+@pytest.mark.slow
 def test_steps_against_a_scan_of_the_text():
   """Random responses of content, two delimiters and a blank."""
   token = RNG.integers(0, 6, (60, 10))

@@ -35,6 +35,7 @@ from verifiers.crooked import Crooked
 SUMS = Sums(rows=4, digits=1, length=40, seed=0)
 
 
+@pytest.mark.slow
 def test_reward_is_the_weighted_sum_of_its_terms(bind):
   data = Prompts(task=SUMS, vocabulary=WORDS, length=8)
   terms = (

@@ -128,6 +128,7 @@ def test_a_wrong_function_stops_the_run_and_is_named(judge, error, words):
     score(rollouts("x", "y"))
 
 
+@pytest.mark.slow
 def test_after_an_error_nothing_of_it_is_left():
   """The pool is closed and a later call starts a new one."""
   fail = [True]

@@ -73,6 +73,7 @@ def test_log_likelihood_survives_huge_logits():
   np.testing.assert_allclose(reward, [0.0, 0.0])
 
 
+@pytest.mark.slow
 def test_log_likelihood_gradient(logits):
   label = jnp.array([0, 1, 2, 3, 0, 1])
   check_grads(

@@ -68,6 +68,7 @@ def test_a_response_ends_with_what_ends_it(options, expected, ended):
   assert found.ended.tolist() == [ended]
 
 
+@pytest.mark.slow
 def test_each_row_ends_on_its_own():
   prompt = [[-1, 0], [2, 1], [-1, 7], [-1, 3]]
   found = draw(fixed(*ORDER, 5), prompt, length=4, stop=((9, 3),))

@@ -77,6 +77,7 @@ def written(found, row):
   ]
 
 
+@pytest.mark.slow
 def test_wide_beams_enumerate_everything():
   """More beams than responses: all of them in order, then nothing."""
   prompt = [[2, 5], [5, 1], [1, 0]]
@@ -95,6 +96,7 @@ def test_wide_beams_enumerate_everything():
   assert all(len(set(own)) == len(ALLOWED) for own in ends.tolist())
 
 
+@pytest.mark.slow
 def test_narrow_beams_are_those_of_a_search_with_lists():
   prompt = [[0, last] for last in range(IDS)]
   found = search(2, prompt)

@@ -32,6 +32,7 @@ def chosen(z, key=None, *, support=SUPPORT, greedy=False, entropy=True):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocabulary", [1, 9, 11])
 def test_ids_come_as_often_as_they_are_likely(vocabulary):
   """Vocabularies that fill their blocks and that do not; 5 sigma."""
@@ -44,6 +45,7 @@ def test_ids_come_as_often_as_they_are_likely(vocabulary):
   np.testing.assert_array_less(abs(share - p), 5 * np.sqrt(p / count))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("greedy", [False, True])
 def test_numbers_are_those_of_the_distribution(greedy):
   z = logits()
@@ -57,6 +59,7 @@ def test_numbers_are_those_of_the_distribution(greedy):
   )
 
 
+@pytest.mark.slow
 def test_a_row_draws_the_same_alone():
   z, key = logits(), keys()
   together = chosen(z, key).token
@@ -70,6 +73,7 @@ def test_greedy_takes_the_first_of_the_likeliest():
   assert chosen(z, greedy=True).token.tolist() == [1, 0]
 
 
+@pytest.mark.slow
 def test_only_ids_of_the_support_are_drawn():
   z = jnp.repeat(logits(1), 300, axis=0)
   support = Support(temperature=2.0, top_k=3)
@@ -83,6 +87,7 @@ def test_only_ids_of_the_support_are_drawn():
   )
 
 
+@pytest.mark.slow
 def test_what_is_not_allowed_counts_nowhere():
   """Top-k chooses among what is left, which is renormalised."""
   z = jnp.repeat(jnp.asarray([[0.0, 9.0, -jnp.inf, 0.0, -5.0]]), 99, axis=0)

@@ -121,6 +121,7 @@ class TestSchedule:
     assert to[-1] == fifty.alpha_bar[0]
     assert (to > at).all()
 
+  @pytest.mark.slow
   def test_without_offset_the_last_step_has_no_noise(self):
     noise = jax.random.normal(jax.random.key(0), (ROWS, 3))
     keys = sampling.row_keys(jax.random.key(1), jnp.arange(ROWS))
@@ -131,6 +132,7 @@ class TestSchedule:
     )
 
 
+@pytest.mark.slow
 def test_the_network_is_told_its_training_step():
   seen = []
 
@@ -197,6 +199,7 @@ def test_log_probs_need_noise():
     sampling.ddim_replay(noise, clean, here, there, clean, eta=0.0, clip=None)
 
 
+@pytest.mark.slow
 def test_the_floor_raises_the_noise_and_leaves_the_mean():
   """DPPO's floor, in sampling and likelihood alike."""
   noise, clean = jnp.array([[0.5, -0.25]]), jnp.array([[0.25, 1.0]])

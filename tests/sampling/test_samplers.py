@@ -69,6 +69,7 @@ class TestEverySampler:
       spread, sampler(noise, keys), rtol=1e-6, atol=1e-6
     )
 
+  @pytest.mark.slow
   def test_shapes(self, name, results):
     x0, x, log_prob = results[name]
     assert x0.shape == (ROWS, *EVENT)
@@ -135,6 +136,7 @@ def test_euler_is_exact_where_lines_are_straight():
     np.testing.assert_allclose(x0, np.full_like(x0, 2.0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_sde_against_its_own_steps(results):
   noise, keys = _inputs()
   x, schedule = noise, SAMPLERS["flow_sde"].schedule

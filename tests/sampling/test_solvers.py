@@ -100,6 +100,7 @@ class TestTimes:
       sampling.sa_times(np.asarray(schedule, np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise_level", [0.0, 0.7])
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("steps", [1, 3, 8])

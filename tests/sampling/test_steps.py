@@ -130,6 +130,7 @@ def test_gradient_is_the_score_of_a_fixed_draw():
   )
 
 
+@pytest.mark.slow
 def test_a_step_without_noise_has_no_log_prob_and_no_gradient():
   x, velocity, t, _ = _case()
 

@@ -41,6 +41,7 @@ class TestDiscrete:
     np.testing.assert_array_equal(lower, [0, 1, 3, 5, 7, 9])
     np.testing.assert_array_equal(upper, [1, 3, 5, 7, 9, 12])
 
+  @pytest.mark.slow
   @pytest.mark.parametrize(
     "strategy", ["discrete", "discrete_wo_init", "discrete_with_init"]
   )
@@ -56,6 +57,7 @@ class TestDiscrete:
       allowed = schedule[lower[stratum] : upper[stratum]]
       assert seen == set(allowed.tolist())
 
+  @pytest.mark.slow
   def test_pure_noise_always_sometimes_never(self):
     first = {
       name: (_draws(_discrete(name, count=4), SD3)[:, 0] == 1.0).sum(-1)
@@ -116,6 +118,7 @@ class TestUniform:
     assert 0.2 <= t.min() < 0.21
     assert 0.99 < t.max() <= 1.0
 
+  @pytest.mark.slow
   def test_rows_appended_leave_the_others_alone(self):
     sampler = UniformTimes(count=5, shift=3.0)
     few = _draw(sampler, SD3, 3)
@@ -131,6 +134,7 @@ class TestUniform:
 
 
 class TestLogitNormal:
+  @pytest.mark.slow
   def test_stratified_and_shared_by_rows(self):
     t = _draws(LogitNormalTimes(count=4, shift=3.0), SD3).astype(np.float64)
     np.testing.assert_array_equal(t, np.broadcast_to(t[:, :1], t.shape))

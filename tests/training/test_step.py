@@ -150,6 +150,7 @@ def products(micro_batches, square=64):
   return lowered.count(" dot(") + lowered.count("matmul")
 
 
+@pytest.mark.slow
 def test_the_pass_for_the_weights_has_no_forward_pass():
   assert products(4) == products(1) > 0
 
@@ -233,6 +234,7 @@ def adam(gradients, *, rate, b1, b2, eps, decay, clip):
   return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "changes",
   [

@@ -35,6 +35,7 @@ def outcome(completion, suite=DOUBLE, judge=QUICK):
   return found.results.tolist(), found.compile_ok, found.timeout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("completion", "results", "runs", "late"),
   [

@@ -75,6 +75,7 @@ def oracle(wanted, given):
   return -3 + 6 * score / most
 
 
+@pytest.mark.slow
 def test_properties_of_many_responses():
   """The formula, bounds, coarse below fine, greedy below optimal."""
   rng = np.random.default_rng(0)

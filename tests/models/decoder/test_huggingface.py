@@ -54,6 +54,7 @@ def config(name, **changes):
   return json.loads((FIXTURES / name / "config.json").read_text()) | changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_logits_are_those_of_transformers(name):
   model, params = loaded(name)
@@ -63,6 +64,7 @@ def test_logits_are_those_of_transformers(name):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("name", "change"),
   [
@@ -92,6 +94,7 @@ def test_fixtures_see_each_feature(name, change):
   assert np.max(np.abs(logits(other, params, token) - exact)) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("shard_bytes", [1 << 30, 30_000])
 def test_what_is_written_is_read_as_the_same(name, shard_bytes, tmp_path):
