@@ -5,9 +5,11 @@
 What it shows: offline preference optimisation of a real model: 2000 pairs of a
 right answer and one that is a little off, the base without its low-rank change
 as the reference. Evaluated greedily on 200 sums that are not trained on.
-Time: under 20 minutes on 2 cores.
-Expected: the margin grows from exactly 0, and held-out accuracy rises; not
-measured to the end yet, the loss fell from .69 to .56 in six steps.
+Time: 12 minutes on one core.
+Expected: the margin grows from exactly 0 to about 1.4, and held-out accuracy:
+.300 ± .064 before, .525 ± .069 after 20 steps, .595 ± .068 after all 60 (95 %
+intervals), which is what GRPO reaches there (smollm2_sums_grpo.py); the loss
+falls from .69 to about .25.
 Variations: --algorithm.imitation 0.2 keeps the likelihood of right answers up;
 --algorithm.beta 0.05 says what the metrics are reported in.
 """
@@ -18,7 +20,7 @@ from functools import partial
 
 from experiments.language import smollm2_sums
 from rl_jax import algorithms, data
-from rl_jax.experiment import Checkpoints, Experiment
+from rl_jax.experiment import Band, Checkpoints, Experiment
 from rl_jax.losses import logistic_preference_loss
 from rl_jax.training.optimisers import AdamW
 
@@ -63,4 +65,5 @@ experiment = Experiment(
   evaluation=smollm2_sums.EVALUATION,
   steps=60,
   checkpoints=Checkpoints(every=30, keep=1),
+  expected=(Band(metric="evaluation/reward", low=0.40),),
 )
