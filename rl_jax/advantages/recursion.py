@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
   from jaxtyping import Array, Bool, Float, PyTree
 
-__all__ = ["carried_back", "following", "next_values", "swept_back"]
+__all__ = ["carried_back", "following", "next_values"]
 
 
 def swept_back(
