@@ -71,6 +71,7 @@ def test_masked_means_of_the_reference_sheet() -> None:
     assert (found.sum() / 9).item() == pytest.approx(value, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["k2", "k3"])
 def test_never_negative(name: str) -> None:
   x = (jnp.arange(401) - 200) / 10
@@ -111,6 +112,7 @@ def test_categorical_kl_is_the_enumerated_one() -> None:
   np.testing.assert_allclose(gradient, REVERSE_GRADIENT, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_categorical_kl_outside_the_support() -> None:
   narrow = jnp.array([[0.0, 0.0, -jnp.inf]])
   wide = jnp.zeros((1, 3))
@@ -126,6 +128,7 @@ def test_categorical_kl_outside_the_support() -> None:
   assert jnp.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_categorical_kl_masks_whole_vocabularies() -> None:
   logits = jnp.array([[1.0, 2.0], [jnp.nan, jnp.inf]])
   mask = jnp.array([True, False])
@@ -151,6 +154,7 @@ def test_gaussian_kl_against_quadrature() -> None:
   assert found.item() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_gaussian_mean_is_the_sum_per_dimension() -> None:
   rng = np.random.default_rng(0)
   mean, other = (
@@ -281,6 +285,7 @@ def test_jensen_shannon_is_symmetric_at_one_half_and_a_kl_at_its_ends() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["forward_kl", "jensen_shannon"])
 def test_whole_vocabularies_are_masked(name: str) -> None:
   options = {"mixture": 0.25} if name == "jensen_shannon" else {}

@@ -37,6 +37,7 @@ def test_geometric_ratio_of_the_reference_sheet() -> None:
 ALL = [ratios.token_ratio, ratios.sequence_ratio, ratios.geometric_ratio]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", ALL)
 def test_on_policy_the_ratio_is_one_and_the_gradient_that_of_log_prob(
   ratio,
@@ -185,6 +186,7 @@ def test_ends_must_be_ordered(minimum: float, maximum: float) -> None:
     ratios.truncated_weight(jnp.ones(1), minimum=minimum, maximum=maximum)
 
 
+@pytest.mark.slow
 def test_normalised_weights_average_to_one_over_the_whole_batch() -> None:
   rng = np.random.default_rng(0)
   weight = jnp.asarray(rng.uniform(0.1, 3.0, (4, 5)), jnp.float32)

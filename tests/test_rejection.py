@@ -61,6 +61,7 @@ def test_ratio_against_a_loop(level, low, high):
   assert (np.asarray(case[2]) & ~expected).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statistic", ["k2", "k3"])
 @pytest.mark.parametrize("level", ["token", "sum", "mean", "max"])
 @pytest.mark.parametrize("maximum", [0.05, 0.2])

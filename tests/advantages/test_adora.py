@@ -153,6 +153,7 @@ def test_worked_examples(reward, tokens, options, expected: float) -> None:
   assert weight(reward, tokens, **options) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_worked_example_one_on_the_relative_reward() -> None:
   reward = jnp.array([1.0, 0.0, 0.0, 1.0])
   relative = group_relative(
@@ -170,6 +171,7 @@ def test_worked_example_one_on_the_relative_reward() -> None:
   np.testing.assert_allclose(found, plain / 10, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("empty", ["llm", "vlm"])
 def test_order_within_groups_does_not_matter(empty: str) -> None:
   order = np.argsort(GROUP * ROWS + RNG.permutation(ROWS))

@@ -100,6 +100,7 @@ def test_leave_one_out_equals_the_mean_of_the_others(rows):
   np.testing.assert_allclose(found, expected, **EXACT)
 
 
+@pytest.mark.slow
 def test_leave_one_out_is_the_group_mean_stretched(rows):
   """RLOO = n / (n - 1) Dr. GRPO."""
   found = on_rows(leave_one_out, rows)
@@ -109,6 +110,7 @@ def test_leave_one_out_is_the_group_mean_stretched(rows):
   np.testing.assert_allclose(found, stretch * centred, **EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ddof", "epsilon"), [(0, 1e-4), (1, 0.0)])
 def test_leave_one_out_scaled_equals_the_moments_of_the_others(
   rows, ddof, epsilon
@@ -183,6 +185,7 @@ def test_length_weighted_with_equal_lengths_is_the_group_mean(rows):
   np.testing.assert_allclose(found, expected, **EXACT)
 
 
+@pytest.mark.slow
 def test_nonzero_scale_counts_what_it_says():
   reward = np.array([1.0, 0.0, 2.0, 2.0, 0.0, 0.0])
   found = functools.partial(
@@ -241,6 +244,7 @@ def test_group_size():
   assert found.tolist() == [2, 2, 2, 2, 2]
 
 
+@pytest.mark.slow
 def test_reinforce_with_a_greedy_baseline():
   """ReMax by hand: returns of a score 1 at the end, minus the greedy score."""
   mask = jnp.array([[True, True, True], [True, False, False]])
@@ -253,6 +257,7 @@ def test_reinforce_with_a_greedy_baseline():
   assert found.tolist() == [[0.75, 0.75, 0.75], [-0.5, 0.0, 0.0]]
 
 
+@pytest.mark.slow
 def test_moving_baseline_is_the_weighted_average_of_the_past():
   rng = np.random.default_rng(0)
   batches, decay = rng.normal(size=(5, 4)), 0.75

@@ -141,6 +141,7 @@ def test_halves_against_insertion(valid) -> None:
   np.testing.assert_array_equal(found, halves_of(METRIC, GROUP, valid))
 
 
+@pytest.mark.slow
 def test_a_constant_metric_splits_by_position() -> None:
   """The random metric of the paper: the first half of the rows is low."""
   found = plain([4.0, 0.0, 1.0, 1.0], np.zeros(4), 1.0)
@@ -341,6 +342,7 @@ def test_cosine_schedules(kind, step: int, intra: float) -> None:
   assert 1 - mu.item() == pytest.approx(intra, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_cosine_against_a_loop() -> None:
   steps = jnp.arange(40)
   options = {"high": 2.0, "low": 0.5, "warm_up": 5, "total": 36, "cycles": 3}

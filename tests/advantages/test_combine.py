@@ -43,6 +43,7 @@ def arrays(reward, group, valid):
   return reward, weight, jnp.asarray(group, jnp.int32), jnp.asarray(valid)
 
 
+@pytest.mark.slow
 def test_normalise_then_sum_equals_the_loop(several):
   reward, group, valid = several
   advantage, judged = normalise_first(*arrays(*several))

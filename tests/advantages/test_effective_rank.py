@@ -86,6 +86,7 @@ def test_ranks_and_motion_equal_a_slow_oracle(case):
     np.testing.assert_allclose(acceleration[row], change, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_rank_lies_between_one_and_the_smaller_side(case):
   hidden, _, (rank, *_) = case
   bound = np.minimum(LENGTHS - 1, hidden.shape[-1])
@@ -138,6 +139,7 @@ def test_worked_velocity_and_acceleration():
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [40, 400])
 def test_eigenvalues_that_are_rounding_do_not_count(width):
   """Either side being the larger, a big mean beside a small spread."""

@@ -77,6 +77,7 @@ def test_group_mean_gives_the_gradient_up_to_its_size():
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ddof", [0, 1])
 def test_group_spread_is_biased_in_direction(ddof):
   """The step turns: no learning rate makes it the gradient again."""

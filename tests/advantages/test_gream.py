@@ -100,6 +100,7 @@ def test_sums_to_nothing_and_is_largest_where_hits_are_rare():
   assert not np.any(found[group >= 7])
 
 
+@pytest.mark.slow
 def test_ragged_groups_and_rows_that_do_not_count():
   """The same numbers as each group alone, in any order."""
   rng = np.random.default_rng(0)
@@ -120,6 +121,7 @@ def test_ragged_groups_and_rows_that_do_not_count():
   assert not np.any(few[group == 3]), "two rows are no four tries"
 
 
+@pytest.mark.slow
 def test_worked_example_of_the_calibrated_advantage():
   """Rewards (1, .5, .5, 0 x 7) of the sheet; c = 0 leaves GRPO's."""
   reward = jnp.array([1.0, 0.5, 0.5, *[0.0] * 7] * 2)
@@ -131,6 +133,7 @@ def test_worked_example_of_the_calibrated_advantage():
   np.testing.assert_allclose(found, expected, atol=5e-6)
 
 
+@pytest.mark.slow
 def test_the_bonus_does_not_ask_for_levels_of_reward():
   """A reward of 1 that is not exact gets none; an exact one of .5 does."""
   exact, group, valid = groups_of_ten()
@@ -147,6 +150,7 @@ def test_the_bonus_does_not_ask_for_levels_of_reward():
   np.testing.assert_allclose(both[0] - grpo, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_no_gradient_flows():
   exact, group, valid = groups_of_ten()
 

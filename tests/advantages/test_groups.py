@@ -62,6 +62,7 @@ def test_against_a_loop(scale: str, ddof: int, epsilon: float) -> None:
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("scale", "expected"),
   # The reference sheet (section 7): R = (1, 0, .5), ddof 1, epsilon 1e-6.
@@ -111,6 +112,7 @@ def test_singletons_and_ties_are_exactly_zero(scale: str, ddof: int) -> None:
   assert (found[4:] != 0).all()
 
 
+@pytest.mark.slow
 def test_affine_rewards_give_the_same_advantage() -> None:
   plain = relative(REWARD, RAGGED, VALID, epsilon=0.0)
   moved = relative(3.0 * REWARD + 2.0, RAGGED, VALID, epsilon=0.0)

@@ -84,6 +84,7 @@ def test_unbiased_is_the_moving_baseline(found):
     )
 
 
+@pytest.mark.slow
 def test_no_gradient_flows():
   def total(value):
     return update_moving_means(

@@ -42,6 +42,7 @@ def batch():
 BY_HAND = [(END, [2.25, 3.0, 2.5]), (FALSE3, [3.375, 5.25, 7.0])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("terminated", "expected"), BY_HAND)
 def test_advantage_by_hand(terminated, expected):
   found = generalized_advantage(
@@ -57,6 +58,7 @@ def test_advantage_by_hand(terminated, expected):
   assert found.tolist() == expected
 
 
+@pytest.mark.slow
 def test_two_records_packed_in_one_row_give_the_same_twice():
   both = [(FALSE3, BY_HAND[1][1]), (END, BY_HAND[0][1])]
   found = generalized_advantage(
@@ -169,6 +171,7 @@ def test_worked_example_of_the_language_ppo_paper():
   np.testing.assert_allclose(found, [0.47975, 0.305], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trace", [0.0, 0.75, 1.0])
 def test_advantage_equals_the_double_sum(batch, trace):
   found = generalized_advantage(
@@ -211,6 +214,7 @@ def test_returns_equal_the_double_sum(batch):
   np.testing.assert_allclose(found, expected, **SCANNED)
 
 
+@pytest.mark.slow
 def test_advantage_plus_value_is_the_lambda_return(batch):
   after, mask = consistent(batch), jnp.asarray(batch["mask"])
   both = {"discount": 0.9, "trace": 0.7, **flags(batch, "terminated", "last")}
@@ -258,6 +262,7 @@ def test_length_adaptive_trace():
   np.testing.assert_allclose(found, [0.75, 0.5, 0.0, 0.0, 0.0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_recursion_equals_a_python_loop():
   rng = np.random.default_rng(1)
   step, decay = rng.normal(size=(2, 3, 40)), rng.uniform(size=(2, 3, 40))
@@ -275,6 +280,7 @@ def test_recursion_equals_a_python_loop():
   np.testing.assert_allclose(found, expected, **SCANNED)
 
 
+@pytest.mark.slow
 def test_nothing_is_differentiable(batch):
   inputs = arrays(batch, "reward", "value", "next_value")
   slopes = jax.grad(

@@ -68,6 +68,7 @@ def test_against_deques_over_many_batches(update, seed):
       np.testing.assert_allclose(held, np.sort(own), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_history_takes_over_at_min_count_on_a_two_prompt_bandit(update):
   """Worked by hand: rewards 1, 3 of prompt 0; then 5; prompt 1 has 10, 20."""
   pad = jnp.zeros(8)
@@ -93,6 +94,7 @@ def test_history_takes_over_at_min_count_on_a_two_prompt_bandit(update):
   )
 
 
+@pytest.mark.slow
 def test_a_masked_batch_changes_nothing(update):
   state, _ = update(
     _start(), jnp.arange(12.0), jnp.arange(12) % PROMPTS, jnp.ones(12, bool)
@@ -121,6 +123,7 @@ def test_equal_rewards_are_zero_without_an_epsilon():
   np.testing.assert_array_equal(advantage, jnp.zeros(4))
 
 
+@pytest.mark.slow
 def test_no_gradient_flows_through_the_reward(update):
   gradient = jax.grad(
     lambda reward: (

@@ -43,6 +43,7 @@ def _oracle_signal(row, past, gain, clip, bound, gate):
   return bound * (explore * np.tanh(r[0]) + exploit * np.tanh(r[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", ["era", "half", "both"])
 def test_signal_equals_a_slow_oracle(gate):
   settings = SETTINGS | {"gate": gate, "clip": 1.5, "bound": 0.75}
@@ -52,6 +53,7 @@ def test_signal_equals_a_slow_oracle(gate):
   assert np.abs(found).max() <= (1.5 if gate == "both" else 0.75)
 
 
+@pytest.mark.slow
 def test_worked_signal_and_advantages():
   """From the spec: beta = .268941, Phi = .197375; then kappa = 2."""
   phi = _signal([[12.0, 1.2, 0.05]], [10.0, 1.0, 0.1])
@@ -74,6 +76,7 @@ def test_signal_against_no_past_saturates():
   np.testing.assert_allclose(phi, [np.tanh(5.0)], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["response", "last_token"])
 @pytest.mark.parametrize("kappa", [2.0, 3.0, np.inf])
 def test_bonus_keeps_signs_and_its_bound(placement, kappa):

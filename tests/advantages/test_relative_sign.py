@@ -15,6 +15,7 @@ negative = jax.jit(
 )
 
 
+@pytest.mark.slow
 def test_worked_example_of_the_sheet():
   """Rewards (1, 0, 0, 1), four rows, sample standard deviation."""
   reward, group = jnp.array([1.0, 0.0, 0.0, 1.0]), jnp.zeros(4, int)

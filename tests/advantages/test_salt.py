@@ -131,6 +131,7 @@ def test_four_trajectories_of_the_specification():
   np.testing.assert_allclose(steps(base, edge), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_loop_of_the_specification():
   """The first row passes x twice."""
   x, y, z = 0, 1, 2
@@ -147,6 +148,7 @@ def test_a_group_without_a_difference_stays_zero():
     assert not steps([0.0, 0.0], edge, edge, baseline=baseline).any()
 
 
+@pytest.mark.slow
 def test_without_shared_edges_it_is_the_base_exactly():
   advantage = np.random.default_rng(0).normal(size=4).astype(np.float32)
   edge = np.arange(12).reshape(4, 3)
@@ -188,6 +190,7 @@ def test_occurrence_weighting_conserves_the_total():
     )
 
 
+@pytest.mark.slow
 def test_an_absent_step_does_not_wrap_to_the_last_edge():
   """The last id is in use, and -1 would count from the end."""
   edge = np.array([[0, 23, -1], [0, -1, -1]])
@@ -208,6 +211,7 @@ def test_an_id_beyond_the_last_one_is_not_dropped_in_silence():
   assert np.isnan(found).tolist() == [[False, True], [False, False]]
 
 
+@pytest.mark.slow
 def test_no_gradient_flows():
   edge = jnp.array([[0, 1], [0, 2]])
   gradient = jax.grad(

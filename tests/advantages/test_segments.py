@@ -95,6 +95,7 @@ def test_suffix_sums_are_what_is_still_to_come():
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_segment_that_is_not_there_is_not_dropped():
   value = jnp.array([[1.0, 2.0]])
   index = jnp.array([[0, 1, 2, 3, -1]])
@@ -103,6 +104,7 @@ def test_a_segment_that_is_not_there_is_not_dropped():
     np.testing.assert_array_equal(found, [[1.0, 2.0, np.nan, np.nan, 0.0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [spread_segments, at_segment_ends])
 def test_gradients_reach_the_segments_that_have_tokens(function):
   def total(value):

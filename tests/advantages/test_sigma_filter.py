@@ -17,6 +17,7 @@ def white(advantage, mask=None, reference_bounds=False, ddof=0):
   )
 
 
+@pytest.mark.slow
 def test_one_wrong_answer_among_many_is_dropped():
   """Sheet: 255 ones and a zero; the zero is at -15.968720."""
   reward = np.ones(256)
@@ -34,6 +35,7 @@ def test_one_wrong_answer_among_many_is_dropped():
   np.testing.assert_allclose(kept.value[17], -15.968720, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_of_eight_is_kept():
   """Sheet: 7 to 1 is -2.645751 and its opposite's share."""
   found = white([1.0] * 7 + [0.0])
@@ -79,6 +81,7 @@ def test_the_codes_interval_drops_what_it_should_not():
   assert code.dropped.tolist() == [False] * 6 + [True, False]
 
 
+@pytest.mark.slow
 def test_nan_stays_visible_unless_the_code_is_asked_for():
   z = jnp.array([jnp.nan, 1.0, -1.0])
   mask = jnp.ones(3, bool)

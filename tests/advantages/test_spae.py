@@ -149,6 +149,7 @@ def test_no_step_begins_after_the_thinking_has_ended():
   assert everything.index.tolist() == [[0, 0, 1, 1]]
 
 
+@pytest.mark.slow
 def test_worked_potentials():
   """From the spec; the slope in Conf is 1.5 Acc - 1."""
   acc = jnp.array([1, 0, 0, 1, 0.5, 0.9])
@@ -165,6 +166,7 @@ def test_worked_potentials():
   assert np.abs(everywhere).max() <= 1.0
 
 
+@pytest.mark.slow
 def test_worked_factors():
   """From the spec: C = 0..3 with alpha .5."""
   f = saturation_factor(
@@ -287,6 +289,7 @@ def test_without_both_terms_it_is_reinforce_with_a_group_baseline(batch, steps):
   )
 
 
+@pytest.mark.slow
 def test_whitened_tokens_have_mean_zero_and_spread_one(batch, steps):
   _, found = _whitened(batch, steps, {})
   every = np.asarray(found)[batch["mask"]]
@@ -309,6 +312,7 @@ def test_factor_falls_within_its_range_and_differences_sum_to_zero(
   assert float(g.sum()) == pytest.approx(0.0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_equal_differences_shape_nothing():
   """One step each, steps of one height, none at all: nothing to compare."""
   for valid in (
@@ -320,6 +324,7 @@ def test_equal_differences_shape_nothing():
     np.testing.assert_array_equal(g, 0.0)
 
 
+@pytest.mark.slow
 def test_one_extreme_step_presses_the_others_together():
   valid = jnp.ones((1, 5), bool)
   calm = jnp.array([[0.0, 0.1, 0.0, 0.1, 0.0]])
@@ -344,6 +349,7 @@ def test_a_step_without_potential_shows():
   np.testing.assert_array_equal(np.isnan(advantage), [[False, False, True]])
 
 
+@pytest.mark.slow
 def test_checking_tokens_of_worked_rows():
   """Settled at step 1 of 3, at no step, settled where there is no step."""
   index = jnp.array(
@@ -363,6 +369,7 @@ def test_checking_tokens_of_worked_rows():
   assert settled.tolist() == [True, False, False]
 
 
+@pytest.mark.slow
 def test_no_gradient_flows(batch, steps):
   def total(compared, potential):
     return advantages(

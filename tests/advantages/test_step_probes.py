@@ -33,6 +33,7 @@ def test_confidence_of_uniform_and_certain_distributions():
   np.testing.assert_allclose(found, [0.2, 1.0, 0.6], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_continuations_without_a_token_do_not_count():
   entropy = jnp.where(jnp.arange(2)[None, :, None] == 0, 0.5, jnp.nan)
   mask = jnp.array([[[True, True], [False, False]], [[False] * 2] * 2])
@@ -106,6 +107,7 @@ def test_released_numbers_differ_from_the_equations():
   np.testing.assert_allclose(probe_confidence(nats, mask), [1.0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_probes_are_differentiable_by_nobody_but_their_caller():
   """They are plain functions; what uses them stops gradients."""
   slope = jax.grad(

@@ -128,6 +128,7 @@ def test_against_a_loop_over_thoughts(found, variant):
   np.testing.assert_allclose(found[variant], expected, rtol=1e-6, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["method", "half", "outcome"])
 def test_sums_telescope_to_the_propositions(found, variant):
   """With an answer that joins the thought before it, and one that does not."""
@@ -144,6 +145,7 @@ def test_without_alpha_correct_responses_have_the_outcome_alone(found):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correct", [True, False])
 @pytest.mark.parametrize("variant", ["method", "half", "static"])
 def test_all_labels_one_is_the_outcome_exactly(correct, variant):
@@ -200,6 +202,7 @@ def test_limits_of_the_accuracy():
   assert of(2.5, 0.0, True, [0, 1, 0, 1]).tolist() == [2.5] * 4
 
 
+@pytest.mark.slow
 def test_the_thought_of_the_answer_earns_the_outcome_only():
   found = step_rewards(
     jnp.array([0.5]),
@@ -218,6 +221,7 @@ def test_the_label_of_the_answer_is_not_read():
   assert one.tolist() == zero.tolist()
 
 
+@pytest.mark.slow
 def test_thoughts_are_runs_of_equal_labels():
   label = np.array([[1, 1, 0, 0, 0, 1], [0, 1, 0, -1, -1, -1], [-1] * 6])
   found = merge_thoughts(jnp.asarray(label))

@@ -203,6 +203,7 @@ def test_against_loops(options):
     )
 
 
+@pytest.mark.slow
 def test_worked_example_of_five_tests():
   """The specification's: 4 responses, sigma .1, alpha 2, gamma .9, beta 1."""
   case = single("11110 11100 11111 11000")
@@ -340,6 +341,7 @@ def test_every_token_of_a_turn_has_its_advantage():
   )
 
 
+@pytest.mark.slow
 def test_share_of_groups_that_teach_nothing():
   reward = jnp.array([[1.0], [1.0], [0.0], [1.0], [0.5], [jnp.nan]])
   group, mask = jnp.array([0, 0, 1, 1, 2, 3]), jnp.arange(6)[:, None] < 5

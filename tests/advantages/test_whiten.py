@@ -35,6 +35,7 @@ END = jnp.arange(4)[None] == LENGTHS[:, None] - 1
 REWARD = jnp.array([1.0, 0.0, 0.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("size", [1.0, 1e-5])
 def test_form_equals_numpy(name, size):
@@ -54,6 +55,7 @@ def test_form_equals_numpy(name, size):
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mean_is_zero_and_unbiased_variance_one():
   signal = jnp.asarray(np.random.default_rng(0).normal(3, 5, (4, 9)), "float32")
   mask = jnp.ones((4, 9), bool).at[2].set(False)
@@ -62,6 +64,7 @@ def test_mean_is_zero_and_unbiased_variance_one():
   np.testing.assert_allclose(found.var(ddof=1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_token_advantages_of_the_worked_example():
   """REINFORCE++ and its baseline form give the same nine tokens there."""
   expected = np.where(
@@ -83,6 +86,7 @@ def test_token_advantages_of_the_worked_example():
   np.testing.assert_allclose(whiten(signal, MASK, **TRL), expected, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_whitened_advantage_of_the_worked_example():
   value = jnp.array(
     [[0.2, 0.4, 0.6, 0], [0.1, 0.1, 0, 0], [0.3, 0.2, 0.5, 0.4]]

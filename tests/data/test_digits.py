@@ -52,6 +52,7 @@ def test_splits_are_the_digits_of_scikit_learn_in_the_fixed_order(copied):
   np.testing.assert_array_equal(condition, label[order])
 
 
+@pytest.mark.slow
 def test_shapes_types_and_spread(copied):
   items = everything("train")
   assert items["sample"].shape == (1400, 64)
@@ -61,6 +62,7 @@ def test_shapes_types_and_spread(copied):
   assert abs(items["sample"].std() - 0.752) < 5e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [0, 100, 98304, -1])
 def test_truncated_file_is_named(copied, cut):
   file = record(copied, "test")
@@ -129,6 +131,7 @@ def test_wrong_count_is_refused(prepared, monkeypatch):
     digits._read(builder, "test")
 
 
+@pytest.mark.slow
 def test_second_preparation_at_the_same_time_uses_the_first(
   tmp_path, monkeypatch
 ):

@@ -43,6 +43,7 @@ def test_worked_example_of_the_sheet():
   np.testing.assert_allclose(left, expected, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balanced", [True, False])
 @pytest.mark.parametrize(("items", "count"), [(60, 7), (9, 9), (23, 3)])
 def test_residuals_shrink_and_telescope(balanced, items, count):

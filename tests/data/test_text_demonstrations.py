@@ -189,6 +189,7 @@ def test_packing_does_not_depend_on_the_batch_and_resumes():
     np.testing.assert_array_equal(array, seen[3][0][name])
 
 
+@pytest.mark.slow
 def test_prompts_are_those_that_the_policy_will_see():
   wording = Chat(ask="what is {prompt}?", prefill="{prompt}")
   rows = everything(demonstrations(wording=wording, length=64))

@@ -58,6 +58,7 @@ def test_a_template_keeps_other_braces():
     filled("{y}", "x", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "settings",
   [

@@ -11,6 +11,7 @@ from rl_jax.evaluation.texts import TextSamples
 from rl_jax.sampling import Autoregressive
 
 
+@pytest.mark.slow
 def test_mass_by_class_and_entropy_of_the_sheet():
   """One good action, one optimal, and one that is neither."""
   pi = np.array([[0.7, 0.25, 0.05], [1.0, 0.0, 0.0]], np.float32)

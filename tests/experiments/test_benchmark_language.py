@@ -55,6 +55,7 @@ def test_the_prompts_are_of_one_length_and_enough_for_all_steps(folder):
   assert len({len(tokenizer.encode(text)) for text in texts}) == 1
 
 
+@pytest.mark.slow
 def test_the_work_of_ours_is_the_work_that_peers_are_given(folder):
   own = language_step.experiment(SIZE, folder)
   work = language_step._work(SIZE, folder)

@@ -112,6 +112,7 @@ def test_first_update_is_the_whitened_policy_gradient():
   np.testing.assert_allclose(signals.advantage.var(ddof=1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_value_loss_has_the_weight_and_clip_of_the_recipe():
   recipe = language_recipes.easylm_ppo
   given = batch(jnp.array([1.5, 0.5]))

@@ -62,6 +62,7 @@ def test_the_shortest_ways_open_the_door(world):
     assert forced == [True] * 4 + [False] * 5
 
 
+@pytest.mark.slow
 def test_episodes_are_those_of_the_environment(walked):
   for row, item in enumerate(np.asarray(walked.maze).tolist()):
     last = seen(item, letters(walked, row))
@@ -69,6 +70,7 @@ def test_episodes_are_those_of_the_environment(walked):
     assert last.ended or bool(np.all(walked.mask[row]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("same", "reward"),
   [("edge", salt_parts.REWARD), ("tree", salt_parts.PREFIXES)],
@@ -116,6 +118,7 @@ def test_some_graphs_leave_the_gradient_on_policy_alone(
   np.testing.assert_allclose(own, base, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_loops_alone_make_salt_differ(world, start, walked):
   """Without episodes that take a step twice it is GRPO, too."""
   edge = np.asarray(parts.edges(walked, "edge"))

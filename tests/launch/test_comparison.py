@@ -169,6 +169,7 @@ def test_few_values_have_bars_of_their_own() -> None:
   assert found.share["b"].tolist() == [0, 1, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "given", [[1.0, 0.0, None], [*np.arange(30.0)], [*np.arange(30.0), None]]
 )

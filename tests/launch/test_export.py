@@ -49,6 +49,7 @@ def loaded(policy, monkeypatch) -> None:
   monkeypatch.setattr(policies, "load_policy", lambda name, **_: policy)
 
 
+@pytest.mark.slow
 def test_what_was_written_is_read_bit_for_bit(policy, tmp_path) -> None:
   export(policy, tmp_path / "a" / "out", dtype="float32")
   found = load_policy(f"{tmp_path / 'a' / 'out'}")

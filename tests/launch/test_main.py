@@ -332,6 +332,7 @@ def test_a_reader_that_leaves_is_no_crash(toy) -> None:
   assert said == b""
 
 
+@pytest.mark.slow
 def test_listing_and_help_do_not_load_jax() -> None:
   script = (
     "import sys; from rl_jax.launch.main import main; main(['list', '.']);"

@@ -90,6 +90,7 @@ def test_the_page_needs_nothing_from_outside(whole: Page) -> None:
   assert not {"script", "link", "iframe", "object"} & {t for t, _ in whole.tags}
 
 
+@pytest.mark.slow
 def test_the_style_needs_nothing_from_outside(workdir, whole: Page) -> None:
   content = (workdir / "report.html").read_text()
   style = content[content.index("<style>") : content.index("</style>")]
@@ -326,6 +327,7 @@ def test_answers_before_and_after_go_both_ways(spoken) -> None:
   assert "before, step 0: mean 0.375; after, step 20: mean 0.5" in found.text
 
 
+@pytest.mark.slow
 def test_monitors_stand_together_and_silence_is_a_sentence(spoken) -> None:
   workdir, found = spoken
   assert "Monitors" in found.text
@@ -343,6 +345,7 @@ def test_monitors_stand_together_and_silence_is_a_sentence(spoken) -> None:
   assert all(len(image["alt"]) > 20 for image in found.every("img"))
 
 
+@pytest.mark.slow
 def test_one_evaluation_is_shown_without_a_before(
   tmp_path, experiment, finished, row
 ) -> None:

@@ -90,6 +90,7 @@ def test_packed_rows_score_what_the_sequences_alone_do():
     )
 
 
+@pytest.mark.slow
 def test_no_sequence_scores_the_first_token_of_the_next():
   segment = jnp.array([[1, 1, 2, 3, 3, 0, 0]])
   everything = jnp.ones(segment.shape, bool)
@@ -99,6 +100,7 @@ def test_no_sequence_scores_the_first_token_of_the_next():
   assert target.tolist() == [[2, 0, 0, 5, 0, 0, 0]]
 
 
+@pytest.mark.slow
 def test_unpacked_rows_are_one_segment():
   rng = np.random.default_rng(2)
   mask = jnp.asarray(rng.uniform(size=(3, 5)) < 0.6)
@@ -123,6 +125,7 @@ def test_sums_and_means_by_hand():
   assert sequence_log_prob_mean(log_prob, mask).tolist() == [-2.0, 0.0]
 
 
+@pytest.mark.slow
 def test_gradient_reaches_each_token_by_its_sequences_weight():
   segment = jnp.array([[1, 1, 1, 2, 2, 0]])
   mask = jnp.array([[True, False, True, True, True, False]])

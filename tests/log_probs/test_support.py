@@ -102,6 +102,7 @@ def test_order_of_min_p_matters():
     Support(**both)
 
 
+@pytest.mark.slow
 def test_ties_with_the_last_entry_are_kept_whatever_their_order():
   logits = jnp.array([[0.0, 1.0, 0.0, 2.0, 0.0]])
   for given in ({"top_k": 3}, {"top_p": 0.85}):
@@ -134,6 +135,7 @@ def test_only_what_may_leave_something_out_truncates():
     assert Support(temperature=1.0, **given).truncates
 
 
+@pytest.mark.slow
 def test_entries_that_the_caller_removed_do_not_come_back():
   logits = jnp.array([[1.0, -jnp.inf, 0.5, -jnp.inf]])
   for given in ({"top_k": 3}, {"top_p": 0.99}, {"min_p": 0.01}):
@@ -142,6 +144,7 @@ def test_entries_that_the_caller_removed_do_not_come_back():
     assert kept.tolist() == [[True, False, True, False]]
 
 
+@pytest.mark.slow
 def test_outside_the_support_no_gradient_and_no_nan():
   logits = jnp.array([[2.0, 1.0, 0.0, -1.0]] * 2)
   support = Support(temperature=1.0, top_k=2)
@@ -159,6 +162,7 @@ def test_outside_the_support_no_gradient_and_no_nan():
   assert slope[0, 0] > 0 > slope[0, 1]
 
 
+@pytest.mark.slow
 def test_draws_come_from_the_distribution_that_is_scored():
   """100 000 draws: frequencies within five standard errors."""
   logits = jnp.array([1.0, 0.5, 0.0, -0.5, -3.0])

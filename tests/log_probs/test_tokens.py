@@ -75,6 +75,7 @@ def test_gradient_is_indicator_less_probability():
   np.testing.assert_allclose(slope, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_ratio_is_one_only_at_the_samplers_temperature():
   """What frameworks that leave the temperature out of log-probs get wrong."""
   logits, token, _ = _case()
@@ -96,6 +97,7 @@ def test_cap_comes_before_the_temperature():
   np.testing.assert_allclose(log_prob, -math.log1p(math.exp(4.0)), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("soft_cap", [None, 2.0])
 def test_removed_entries_stay_removed(soft_cap):
   scale = {"temperature": 1.0, "soft_cap": soft_cap}

@@ -35,6 +35,7 @@ def test_one_advantage_serves_the_whole_chain():
     np.testing.assert_array_equal(chain.loss[:, step], one)
 
 
+@pytest.mark.slow
 def test_a_tiny_range_clips_almost_everything_off_policy():
   log_prob, behaviour, advantage, mask = _case()
   terms = losses.denoising_policy_loss(
@@ -43,6 +44,7 @@ def test_a_tiny_range_clips_almost_everything_off_policy():
   np.testing.assert_array_equal(terms.clipped, mask)
 
 
+@pytest.mark.slow
 def test_on_policy_gradient():
   log_prob, _, advantage, mask = _case()
   gradient = jax.grad(
@@ -157,6 +159,7 @@ class TestKlMask:
       self._slope(ratio, advantage, kl), slope, atol=1e-6
     )
 
+  @pytest.mark.slow
   def test_the_value_is_the_plain_surrogate_and_masks_hold(self):
     log_prob, behaviour, advantage, mask = _case()
     kl = jnp.where(mask, 1.0, jnp.nan)

@@ -34,11 +34,13 @@ def test_value_and_gradient_are_minus_the_weighted_entropys():
   np.testing.assert_allclose(gradient, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_step_along_it_raises_entropy():
   stepped = LOGITS - 0.1 * jax.grad(_mean)(LOGITS, 1.0)
   assert (_entropy(stepped) > _entropy(LOGITS)).all()
 
 
+@pytest.mark.slow
 def test_minus_the_sampled_log_prob_is_no_bonus_by_enumeration():
   """Why the entropy must be exact: this has its value and no gradient."""
 

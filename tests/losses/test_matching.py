@@ -38,6 +38,7 @@ def _awm(log_prob, behaviour, advantage, mask=None, *, clip, level="element"):
 
 
 class TestWeightedError:
+  @pytest.mark.slow
   def test_worked_by_hand(self):
     """T = .5, l = .04, 1, 4, from the notes on the paper."""
     error, t = jnp.array([0.04, 1.0, 4.0]), jnp.full(3, 0.5)
@@ -48,6 +49,7 @@ class TestWeightedError:
     slope = jax.grad(lambda x: _weighted(x, t, "ghuber").sum())(error)
     np.testing.assert_allclose(slope, [5.5902, 0.5, 0.17678], atol=5e-5)
 
+  @pytest.mark.slow
   @pytest.mark.parametrize("weighting", WEIGHTINGS)
   def test_against_float64(self, weighting):
     rng = np.random.default_rng(0)
@@ -63,6 +65,7 @@ class TestWeightedError:
     got = _weighted(error.astype(np.float32), t.astype(np.float32), weighting)
     np.testing.assert_allclose(got, expected, rtol=2e-6, atol=1e-6)
 
+  @pytest.mark.slow
   def test_powers_that_have_names(self):
     error, t = jnp.linspace(0.0, 9.0, 19), jnp.linspace(0.1, 1.0, 19)
     np.testing.assert_allclose(
@@ -101,6 +104,7 @@ class TestWeightedError:
 
 
 class TestMatchingLogProb:
+  @pytest.mark.slow
   def test_worked_by_hand(self):
     """X0 = [.5, -.5], noise = [1, .5], t = .4 of the notes on the paper."""
     t = jnp.array([[0.4]])
@@ -141,6 +145,7 @@ class TestMatchingLogProb:
     expected = square.reshape(4, 3, -1).mean(-1)
     np.testing.assert_allclose(error, expected, rtol=1e-5)
 
+  @pytest.mark.slow
   def test_bfloat16_inputs_are_compared_in_float32(self):
     velocity, target, t = (x.astype(jnp.bfloat16) for x in _latents())
     log_prob = losses.matching_log_prob(
@@ -167,6 +172,7 @@ class TestMatchingLogProb:
 
 
 class TestAwmLoss:
+  @pytest.mark.slow
   def test_levels_differ_off_policy(self):
     """Ratios 2 and 1/2 of one row: 2, 1/2 at the element, 1 at the sample."""
     log_prob = jnp.log(jnp.array([[2.0, 0.5]]))
@@ -192,6 +198,7 @@ class TestAwmLoss:
     for gradient in gradients:
       np.testing.assert_allclose(gradient, expected, atol=1e-6)
 
+  @pytest.mark.slow
   @pytest.mark.parametrize("level", ["element", "sample"])
   def test_value_on_policy_is_minus_the_mean_advantage(self, level):
     log_prob = jax.random.normal(jax.random.key(0), (4, 3))
@@ -201,6 +208,7 @@ class TestAwmLoss:
     np.testing.assert_array_equal(terms.ratio, jnp.ones((4, 3)))
     assert not terms.clipped.any()
 
+  @pytest.mark.slow
   @pytest.mark.parametrize("level", ["element", "sample"])
   def test_masked_times_may_hold_anything(self, level):
     keys = jax.random.split(jax.random.key(1), 3)
@@ -222,6 +230,7 @@ class TestAwmLoss:
     np.testing.assert_array_equal(clean[1], dirty[1])
     np.testing.assert_array_equal(dirty[1][~np.asarray(mask)], 0.0)
 
+  @pytest.mark.slow
   def test_sample_level_averages_the_counted_times_alone(self):
     log_prob = jnp.log(jnp.array([[2.0, 8.0, 1e6]]))
     mask = jnp.array([[True, True, False]])
@@ -260,6 +269,7 @@ class TestVelocityKl:
     scale = 0.7 * np.sqrt(t / (1 - min(t, 0.99)))
     np.testing.assert_allclose(kl, plain / (2 * scale**2), rtol=1e-5)
 
+  @pytest.mark.slow
   @pytest.mark.parametrize("weighting", ["uniform", "elbo"])
   def test_zero_value_and_gradient_at_the_reference(self, weighting):
     velocity, _, t = _latents()

@@ -49,6 +49,7 @@ def test_against_probabilities_in_float64():
   np.testing.assert_allclose(slope, beta * (p - label), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_with_hard_labels_it_is_bco_without_a_shift():
   h = jnp.linspace(-4.0, 4.0, 8)
   label = jnp.arange(8) % 3 == 0

@@ -61,6 +61,7 @@ def test_on_policy_gradient_is_minus_the_advantage():
   np.testing.assert_allclose(gradient(log_prob), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_nothing_flows_into_behaviour_and_advantage():
   log_prob, behaviour, advantage, mask = _case()
   gradients = jax.grad(
@@ -70,6 +71,7 @@ def test_nothing_flows_into_behaviour_and_advantage():
     np.testing.assert_array_equal(gradient, jnp.zeros_like(gradient))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_a_masked_slot_may_hold_anything(bad):
   *values, mask = _case()

@@ -61,6 +61,7 @@ def test_covariance_predicts_the_change_of_entropy():
   assert change == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [0.01, 0.2, 0.5, 1.0])
 def test_choice_against_a_sorted_list(fraction):
   score, _, noise, mask = _case(1)
@@ -119,6 +120,7 @@ def test_penalty_has_no_slope_on_policy():
   )
 
 
+@pytest.mark.slow
 def test_clip_cov_drops_the_chosen_and_keeps_the_denominator():
   """The form of the authors' code: a random few of the middling ones."""
   log_prob, behaviour, advantage, mask = _case(5)

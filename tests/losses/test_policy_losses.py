@@ -120,6 +120,7 @@ def test_on_policy_the_gradient_is_minus_the_advantage(function, options):
   assert not terms.clipped.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "options"), FAMILY)
 def test_nothing_flows_anywhere_but_into_log_prob(function, options):
   log_prob, behaviour, advantage, mask = _case()
@@ -132,6 +133,7 @@ def test_nothing_flows_anywhere_but_into_log_prob(function, options):
     assert not gradient.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "options"), FAMILY)
 def test_masked_slots_report_nothing(function, options):
   terms = _call(function, options, *_sheet())
@@ -212,6 +214,7 @@ def _geometric_mean(d, p, a):
 ORACLE["geometric_mean_loss"] = _geometric_mean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "options"), FAMILY)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_against_a_loop_over_rows(function, options, seed, request):
@@ -306,6 +309,7 @@ def _dual(*x, bound=3.0):
   return losses.dual_clipped_loss(*x, clip_low=0.2, clip_high=0.2, bound=bound)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("ratio", "advantage", "expected"),
   [
@@ -360,6 +364,7 @@ def test_clipped_weight_without_a_lower_bound():
   assert _slope(upper, 9.0, 1.0)[1] == pytest.approx(-5.0, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize(("advantage", "k"), [(2.0, 1.5), (-2.0, 4.0)])
 def test_soft_gate_fades_by_the_derivative_of_a_sigmoid(ratio, advantage, k):

@@ -123,6 +123,7 @@ def test_likelihood_is_stationary_at_the_optimal_policy(name):
   np.testing.assert_allclose(slope, 0.0, atol=2e-7)
 
 
+@pytest.mark.slow
 def test_robust_loss_is_stationary_under_flipped_labels():
   """By enumeration; the plain loss is not, with a fifth of labels wrong."""
 

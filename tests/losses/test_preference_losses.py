@@ -169,6 +169,7 @@ class TestMinima:
     by_w, _ = slopes(losses.nca_loss, chosen=w)
     np.testing.assert_allclose(by_w, 0.0, atol=1e-6)
 
+  @pytest.mark.slow
   def test_modulated_loss_has_a_trap_below_zero(self):
     h = np.linspace(-1.0, 1.0, 401)
     values = np.asarray(
@@ -228,6 +229,7 @@ class TestShape:
       assert found.min() >= 0
       assert found.max() <= most
 
+  @pytest.mark.slow
   @pytest.mark.parametrize(
     "name", sorted(set(ALL) - {"exponential", "modulated"})
   )

@@ -33,6 +33,7 @@ def junk(value):
 
 
 class TestOnPolicyWeight:
+  @pytest.mark.slow
   def test_against_a_loop(self):
     logits, _, token = drawn()
     log_p = jax.nn.log_softmax(logits)
@@ -176,6 +177,7 @@ class TestSequentialKl:
     expected = jnp.where(MASK[..., None], expected, 0.0)
     np.testing.assert_allclose(slope, expected, atol=1e-6)
 
+  @pytest.mark.slow
   @pytest.mark.parametrize(
     ("weight", "through_chosen"), [(1.0, True), (0.5, False)]
   )

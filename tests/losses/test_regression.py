@@ -47,6 +47,7 @@ class TestKarrasGrid:
 
 
 class TestLowerNoise:
+  @pytest.mark.slow
   def test_the_second_at_or_below_by_a_loop(self):
     grid = losses.karras_grid(num_steps=6, rho=3.0, low=0.1, high=9.0)
     rng = np.random.default_rng(0)
@@ -74,6 +75,7 @@ def test_weight_against_the_formula():
   np.testing.assert_allclose(losses.edm_weight(sigma), [expected], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_clean_lower_level_gives_the_clean_sample():
   keys = jax.random.split(jax.random.key(0), 3)
   x0, noise = (jax.random.normal(k, (2, 3, 4)) for k in keys[:2])

@@ -16,6 +16,7 @@ def _keys(rows, seed=0):
   return jax.random.split(jax.random.key(seed), rows)
 
 
+@pytest.mark.slow
 def test_gradient_of_the_mean_is_the_cross_entropys():
   """(p - indicator) / number of counted tokens, by the logits."""
   rng = np.random.default_rng(0)
@@ -56,6 +57,7 @@ class TestNoise:
       self.apply(zero, mask, keys, alpha=self.alpha), np.float64
     )
 
+  @pytest.mark.slow
   def test_bound_and_spread(self):
     """Uniform within alpha / sqrt(L d): variance a third of its square."""
     noise = self.noise([self.time] * self.rows)

@@ -71,6 +71,7 @@ def test_finite_for_any_difference_and_equal_to_ppo_inside():
     assert not np.asarray(slope).any(), "no gradient beyond the bounds"
 
 
+@pytest.mark.slow
 def test_ppo_alone_is_infinite_there():
   """The fault that it is for: a bad action, far likelier than recorded."""
   (found, _), (ppo, slope) = both(

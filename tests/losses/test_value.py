@@ -89,6 +89,7 @@ def test_targets_get_no_gradient():
     assert not gradient.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("target", "expected"),
   [
@@ -131,6 +132,7 @@ def test_gaussian_target_against_the_error_function():
     np.testing.assert_allclose(row, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gaussian_target_tends_to_the_nearest_atom():
   found = losses.gaussian_target(
     jnp.array([0.3]), ATOM, jnp.ones(1, bool), spread=1e-3
@@ -162,6 +164,7 @@ def test_categorical_loss_and_gradient():
   assert not into_target.any()
 
 
+@pytest.mark.slow
 def test_categorical_loss_without_an_atom():
   logits, p = jnp.array([[0.0, -jnp.inf]]), jnp.array([[1.0, 0.0]])
 
@@ -173,6 +176,7 @@ def test_categorical_loss_without_an_atom():
   assert jnp.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_categorical_mean_inverts_two_hot():
   target = jnp.array([-1.75, 0.5, 2.0])
   kept = jnp.ones(3, bool)

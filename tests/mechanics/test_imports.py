@@ -97,6 +97,7 @@ def test_imports_only_from_below(name: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_imports_run_in_no_circle() -> None:
   edges = {n: ours(imports(n, at_import=True)) & set(SOURCES) for n in SOURCES}
   done: set[str] = set()
@@ -112,6 +113,7 @@ def test_imports_run_in_no_circle() -> None:
     walk(name, ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PURE_SOURCES)
 def test_pure_floor_has_no_effects(name: str) -> None:
   foreign = {i.partition(".")[0] for i in imports(name)} - PURE_IMPORTS

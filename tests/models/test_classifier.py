@@ -30,6 +30,7 @@ def test_parameter_count_and_scales_of_the_digits_judge():
     assert abs(np.std(kernel) - scale) < 5 * scale / np.sqrt(2 * kernel.size)
 
 
+@pytest.mark.slow
 def test_two_seeds_are_two_judges():
   model = Classifier(inputs=4, width=5, classes=3)
   init = jax.jit(model.init)

@@ -79,6 +79,7 @@ def test_times_must_be_those_of_the_latents():
     check(jnp.zeros((2, 3, 4)), jnp.zeros(2), (4,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 0.1])
 def test_fan_in_normal_keeps_the_variance_of_its_inputs(scale):
   kernel = layers.fan_in_normal(scale)(jax.random.key(0), (400, 300))

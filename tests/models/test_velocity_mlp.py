@@ -116,6 +116,7 @@ def test_batch_axes_are_independent(params, inputs):
   np.testing.assert_allclose(whole[2, 1], single, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_row_does_not_see_its_neighbours(params, inputs):
   x, t, label = inputs
   whole = TINY.apply(params, x, t, label)
@@ -158,6 +159,7 @@ def test_seeds_by_vmap(params, inputs):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", [-1, 3])
 def test_unknown_class_is_nan_and_not_another_class(params, label):
   out = TINY.apply(params, jnp.zeros(6), jnp.zeros(()), jnp.array(label))

@@ -182,6 +182,7 @@ def test_scores_of_responses_against_a_loop():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_sums_telescope_to_the_outcome_reward():
   ratio, mask, index = batch()
   tokens = BETA * token_log_ratio(

@@ -87,6 +87,7 @@ def of(score, refine="none"):
   return np.asarray(reward)[0], np.asarray(suffix_sums(reward, mask))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", REFINED)
 def test_against_a_loop_over_steps(found, refine):
   expected, combined = np.zeros((2, ROWS, STEPS))
@@ -148,6 +149,7 @@ def test_delta_telescopes(found):
   assert (np.asarray(clipped) <= 2.0 * SUCCESS[:, None] + 1e-6).all()
 
 
+@pytest.mark.slow
 def test_delta_is_linear_and_does_not_commute_with_the_clip(found):
   mask, other = jnp.asarray(MASK), jnp.asarray(SCORE[::-1].copy())
   score = jnp.asarray(SCORE)

@@ -44,6 +44,7 @@ def test_token_rewards_of_the_language_ppo_paper():
   np.testing.assert_allclose(found[0].sum(), 1.495, **EXACT)
 
 
+@pytest.mark.slow
 def test_token_rewards_sum_to_the_score_minus_the_kl():
   rng = np.random.default_rng(0)
   mask = jnp.arange(6)[None] < jnp.array([6, 3, 1])[:, None]

@@ -90,6 +90,7 @@ def test_log_likelihood_gradient(logits):
   np.testing.assert_allclose(gradient, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_rows_without_verdict_have_zero_gradient(logits):
   label = jnp.array([0, 9, 2, 3, 0, 1])
   broken = logits.at[2, 0].set(jnp.nan)
@@ -123,6 +124,7 @@ def test_weighted_sum_by_hand():
   assert valid.tolist() == [True, True, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("junk", [jnp.nan, jnp.inf, -jnp.inf, 1e30])
 def test_a_term_without_verdict_takes_the_row_out(junk):
   reward = jnp.array([[1.0, 2.0], [3.0, junk]])

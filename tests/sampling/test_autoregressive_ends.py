@@ -240,6 +240,7 @@ def test_options_out_of_range_are_refused(options, words):
     Autoregressive(**{"length": 4, **options})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("options", "words"),
   [

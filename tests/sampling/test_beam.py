@@ -111,6 +111,7 @@ def test_narrow_beams_are_those_of_a_search_with_lists():
   assert missed, "a case in which a narrow search finds another than the best"
 
 
+@pytest.mark.slow
 def test_a_limit_that_comes_first_leaves_a_beginning():
   found = search(1, [[0, 3]], length=1)
   assert found.mask.sum() == 1

@@ -98,6 +98,7 @@ def test_what_is_not_allowed_counts_nowhere():
   np.testing.assert_allclose(found.entropy, np.full(99, np.log(2)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_rows_that_take_no_token_are_zero_whatever_stands_there():
   z = logits().at[1].set(jnp.nan).at[2].set(-jnp.inf)
   mask = jnp.asarray([True, False, False, True])
@@ -112,6 +113,7 @@ def test_a_broken_distribution_shows():
   assert np.isnan(found.log_prob).tolist() == [False, True, False, False]
 
 
+@pytest.mark.slow
 def test_entropy_is_not_there_unless_asked_for():
   assert chosen(logits(), entropy=False).entropy is None
 

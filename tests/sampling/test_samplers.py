@@ -96,6 +96,7 @@ def test_replay_of_a_trajectory_gives_its_log_probs(name, results):
   )
 
 
+@pytest.mark.slow
 def test_replay_maps_over_the_steps_of_all_rows(results):
   _, x, log_prob = results["flow_sde"]
   step = jnp.broadcast_to(jnp.arange(4)[:, None], (4, ROWS))
@@ -207,6 +208,7 @@ class TestGuidance:
     guided = sampling.guided(conditional, unconditional, weight=weight)
     np.testing.assert_allclose(guided(x, t), factor * x, rtol=1e-6)
 
+  @pytest.mark.slow
   def test_the_unconditional_branch_is_stopped(self):
     _, _, x, t = self._parts()
 

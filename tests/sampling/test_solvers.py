@@ -117,6 +117,7 @@ def test_against_the_formulas_by_quadrature(steps, order, noise_level):
   np.testing.assert_allclose(x0, expected, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_noise_is_put_back_inside_the_window_alone():
   noise, keys = _inputs()
   _, others = (
@@ -136,6 +137,7 @@ def test_noise_is_put_back_inside_the_window_alone():
   assert (sample(keys, (0.3, 0.9)) != sample(others, (0.3, 0.9))).all()
 
 
+@pytest.mark.slow
 def test_data_at_one_point_is_found_exactly():
   """A constant data prediction is the one that every order integrates."""
   noise, keys = _inputs()
@@ -147,6 +149,7 @@ def test_data_at_one_point_is_found_exactly():
     np.testing.assert_allclose(x0, np.full((ROWS, 2), 2.0), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_evaluation_per_step():
   calls = []
 

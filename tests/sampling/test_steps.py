@@ -44,6 +44,7 @@ def test_worked_by_hand():
   np.testing.assert_allclose(square / (2 * std**2), [1.0544e-3], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_noise_is_the_euler_step(kind):
   x, velocity, t, t_next = _case()
@@ -94,6 +95,7 @@ def test_coefficients_are_preserved():
   np.testing.assert_allclose(sigma * np.sqrt(t - t_next), std, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_replay_of_a_step_gives_its_log_prob(kind):
   x, velocity, t, t_next = _case()
@@ -167,6 +169,7 @@ def test_unknown_kind_and_too_much_noise_are_refused():
     )
 
 
+@pytest.mark.slow
 def test_row_keys_belong_to_ids_and_not_to_places():
   key = jax.random.key(3)
   ids = jnp.array([5, 2, 9])

@@ -75,6 +75,7 @@ class TestDiscrete:
       np.testing.assert_array_equal(lower, np.arange(usable))
       np.testing.assert_array_equal(upper, np.arange(usable) + 1)
 
+  @pytest.mark.slow
   @pytest.mark.parametrize(
     ("strategy", "offered"),
     [("discrete", 9), ("discrete_wo_init", 8), ("discrete_with_init", 9)],
@@ -101,6 +102,7 @@ class TestDiscrete:
 
 
 class TestUniform:
+  @pytest.mark.slow
   def test_stratified_per_row_in_any_order(self):
     sampler = UniformTimes(count=5, shift=3.0)
     t = np.asarray(_draw(sampler, SD3, 64), np.float64)
@@ -112,6 +114,7 @@ class TestUniform:
     assert len(np.unique(stratum, axis=0)) > 30
     assert len(np.unique(t)) == t.size
 
+  @pytest.mark.slow
   def test_mean_before_the_shift(self):
     t = _draw(UniformTimes(count=8, shift=1.0), SD3, 256)
     np.testing.assert_allclose(t.mean(), 0.6, atol=2e-3)
@@ -147,6 +150,7 @@ class TestLogitNormal:
     )
     assert len(np.unique(stratum, axis=0)) > 10
 
+  @pytest.mark.slow
   def test_small_times_are_raised_to_the_lowest(self):
     t = _draw(LogitNormalTimes(count=64, shift=0.05), SD3, 1)
     assert t.min() == np.float32(0.01)

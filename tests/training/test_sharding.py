@@ -194,6 +194,7 @@ def test_state_without_parameters_is_refused(cube):
     state_sharding({"step": jnp.zeros(())}, AXES, cube)
 
 
+@pytest.mark.slow
 def test_batch_rows_are_split_over_data_and_fsdp(cube):
   batch = jax.device_put(jnp.arange(24.0).reshape(8, 3), batch_sharding(cube))
   assert {s.data.shape for s in batch.addressable_shards} == {(2, 3)}

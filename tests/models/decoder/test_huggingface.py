@@ -110,6 +110,7 @@ def test_what_is_written_is_read_as_the_same(name, shard_bytes, tmp_path):
     assert file.stat().st_size < shard_bytes + 10_000
 
 
+@pytest.mark.slow
 def test_files_hold_the_names_and_layouts_of_the_original(tmp_path):
   model, params = loaded("gemma3")
   huggingface.save(tmp_path / "out", model, params, dtype="bfloat16")
