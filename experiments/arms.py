@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from rl_jax.experiment import Experiment, Trained, to_dict
 from rl_jax.launch.records import Records, read_records
 from rl_jax.launch.run import train
+from rl_jax.launch.workdir import default_workdir, is_finished
 
 __all__ = ["Found", "seeded", "study"]
 
@@ -110,7 +111,10 @@ def study(
 
 
 def _measured(experiment: Experiment, root: Path) -> Sequence:
-  workdir = root / f"{experiment.name}-{experiment.hash}"
+  workdir = default_workdir(experiment, root)
+  # `train` would compile a run before it sees that it is finished.
+  if is_finished(workdir):
+    return read_records(workdir)
   outcome = train(
     experiment,
     workdir=workdir,

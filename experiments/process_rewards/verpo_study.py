@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 from experiments.arms import study
 from experiments.process_rewards import verpo
 from rl_jax.algorithms.estimators.verpo import Verpo
+from rl_jax.experiment import Experiment
+
+__all__ = ["ARMS", "compared"]
 
 ARMS = {
   "outcome": Verpo(beta=0.0),
@@ -24,36 +28,41 @@ ARMS = {
 }
 
 
-def main() -> None:
-  """Train all arms with all seeds."""
+def compared(
+  base: Experiment, credits: Mapping[str, Verpo], *, metrics: tuple[str, ...]
+) -> None:
+  """Train arms that differ in their credit, as the command line asks.
+
+  Writes results/<name of the experiment>/. The first arm is the baseline.
+
+  Args:
+    base: the experiment.
+    credits: by arm.
+    metrics: what is compared, besides what VeRPO reports.
+  """
   parser = argparse.ArgumentParser()
   parser.add_argument("--seeds", type=int, default=5)
-  parser.add_argument("--arms", nargs="+", default=list(ARMS))
+  parser.add_argument("--arms", nargs="+", default=list(credits))
   settings = parser.parse_args()
-  base = verpo.experiment
   arms = {
     name: dataclasses.replace(
       base,
-      name=f"verpo_{name}",
+      name=f"{base.name}_{name}",
       algorithm=dataclasses.replace(
-        base.algorithm, recipe=verpo.recipe(ARMS[name])
+        base.algorithm, recipe=verpo.recipe(credits[name])
       ),
     )
     for name in settings.arms
   }
+  watched = ("degenerate", "turn_scale", "trajectory_scale")
   study(
     arms,
     seeds=settings.seeds,
-    metrics=(
-      "evaluation/reward",
-      "verpo_degenerate",
-      "verpo_turn_scale",
-      "verpo_trajectory_scale",
-    ),
-    out=Path(__file__).parent / "results" / "verpo",
+    metrics=(*metrics, *(f"verpo_{name}" for name in watched)),
+    out=Path(__file__).parent / "results" / base.name,
     baseline=settings.arms[0],
   )
 
 
 if __name__ == "__main__":
-  main()
+  compared(verpo.experiment, ARMS, metrics=("evaluation/reward",))

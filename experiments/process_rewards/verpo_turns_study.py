@@ -12,13 +12,11 @@ Writes results/verpo_turns/.
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-from pathlib import Path
-
-from experiments.arms import study
-from experiments.process_rewards import verpo, verpo_turns
+from experiments.process_rewards import verpo_turns
+from experiments.process_rewards.verpo_study import compared
 from rl_jax.algorithms.estimators.verpo import Verpo
+
+__all__ = ["ARMS"]
 
 ARMS = {
   "outcome": Verpo(beta=0.0),
@@ -30,37 +28,9 @@ ARMS = {
 }
 
 
-def main() -> None:
-  """Train all arms with all seeds."""
-  parser = argparse.ArgumentParser()
-  parser.add_argument("--seeds", type=int, default=5)
-  parser.add_argument("--arms", nargs="+", default=list(ARMS))
-  settings = parser.parse_args()
-  base = verpo_turns.experiment
-  arms = {
-    name: dataclasses.replace(
-      base,
-      name=f"verpo_turns_{name}",
-      algorithm=dataclasses.replace(
-        base.algorithm, recipe=verpo.recipe(ARMS[name])
-      ),
-    )
-    for name in settings.arms
-  }
-  study(
-    arms,
-    seeds=settings.seeds,
-    metrics=(
-      "evaluation/success",
-      "evaluation/turns",
-      "verpo_degenerate",
-      "verpo_turn_scale",
-      "verpo_trajectory_scale",
-    ),
-    out=Path(__file__).parent / "results" / "verpo_turns",
-    baseline=settings.arms[0],
-  )
-
-
 if __name__ == "__main__":
-  main()
+  compared(
+    verpo_turns.experiment,
+    ARMS,
+    metrics=("evaluation/success", "evaluation/turns"),
+  )

@@ -142,17 +142,18 @@ _BLOCK = 8
 
 def _time_first(x):
   """[*batch time] to [time *batch], columns of 0 added to fill a block."""
-  x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % _BLOCK)])
-  blocks = x.reshape(*x.shape[:-1], -1, _BLOCK)
-  return jnp.moveaxis(blocks, (-2, -1), (0, 1)).reshape(-1, *x.shape[:-1])
+  *batch, time = x.shape
+  blocks = -(-time // _BLOCK)
+  x = jnp.pad(x, [(0, 0)] * len(batch) + [(0, blocks * _BLOCK - time)])
+  x = jnp.moveaxis(x.reshape(*batch, blocks, _BLOCK), (-2, -1), (0, 1))
+  return x.reshape(blocks * _BLOCK, *batch)
 
 
 def _time_last(x, time):
   """The way back."""
-  blocks = x.reshape(-1, _BLOCK, *x.shape[1:])
-  return jnp.moveaxis(blocks, (0, 1), (-2, -1)).reshape(*x.shape[1:], -1)[
-    ..., :time
-  ]
+  filled, *batch = x.shape
+  x = x.reshape(filled // _BLOCK, _BLOCK, *batch)
+  return jnp.moveaxis(x, (0, 1), (-2, -1)).reshape(*batch, filled)[..., :time]
 
 
 # Defined once, so that calls without jit find the loop already compiled.
