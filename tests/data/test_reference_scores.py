@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("tokenizers", reason="needs the extra `language`")
 
-from rl_jax.data import Chat, Preferences, start, take
+from data import preferred
+from rl_jax.data import Chat, start, take
 from rl_jax.data.reference_scores import (
   ReferenceScores,
   pair_key,
@@ -18,13 +19,7 @@ from rl_jax.data.reference_scores import (
   write_reference,
 )
 from rl_jax.experiment import diff, identity
-from rl_jax.models import Characters
 
-WORDS = Characters(
-  alphabet="0123456789+=:[]abcdefghijklmnopqrstuvwxyz ",
-  template="{% for m in messages %}[{{ m.role }}:{{ m.content }}]{% endfor %}"
-  "{% if add_generation_prompt %}[assistant:{% endif %}",
-)
 SUMS = (
   ("1+1=", "2", "3"),
   ("2+2=", "4", "22"),
@@ -34,14 +29,7 @@ SUMS = (
 
 
 def preferences(**change):
-  settings = {
-    "rows": 2,
-    "pairs": SUMS,
-    "vocabulary": WORDS,
-    "length": 12,
-    "identical": "refuse",
-  }
-  return Preferences(**(settings | change))
+  return preferred.preferences(**({"pairs": SUMS} | change))
 
 
 def scores(data, **change):

@@ -10,35 +10,17 @@ import pytest
 
 pytest.importorskip("tokenizers", reason="needs the extra `language`")
 
-from rl_jax.data import Chat, Plain, Preferences, start, take
+from data.preferred import SUMS, WORDS, preferences
+from rl_jax.data import Chat, Plain, start, take
 from rl_jax.data.text_preferences import Pair, read_pair
 from rl_jax.experiment import from_dict, to_dict
-from rl_jax.models import Characters
 
-WORDS = Characters(
-  alphabet="0123456789+-=?:. \n[]abcdefghijklmnopqrstuvwxyzHA",
-  pad="<pad>",
-  template="{% for m in messages %}[{{ m.role }}:{{ m.content }}]{% endfor %}"
-  "{% if add_generation_prompt %}[assistant:{% endif %}",
-)
-SUMS = (("1+1=", "2", "3"), ("2+2=", "4", "22", 0.5), ("3+3=", "6", "9", 2.0))
 ASKED = [{"role": "user", "content": "hi"}]
 
 
 def answered(*messages):
   """A conversation that begins with the same question."""
   return [*ASKED, *({"role": "assistant", "content": m} for m in messages)]
-
-
-def preferences(**change):
-  settings = {
-    "rows": 2,
-    "pairs": SUMS,
-    "vocabulary": WORDS,
-    "length": 12,
-    "identical": "refuse",
-  }
-  return Preferences(**(settings | change))
 
 
 def everything(data):

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import jax
@@ -94,6 +95,33 @@ def test_file_gives_the_folder_s_model_and_parameters(write):
   found = gguf.load(path, model, dtype="float32")
   expected = huggingface.load(folder, exact, dtype="float32")
   jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_a_file_is_parsed_once_and_again_when_it_changes(write, monkeypatch):
+  parsed = []
+  reader = writer.GGUFReader
+
+  def counted(path):
+    parsed.append(path)
+    return reader(path)
+
+  monkeypatch.setattr(writer, "GGUFReader", counted)
+  path = write()
+  model = gguf.read_model(path)
+  tokenizer.from_gguf(path)
+  first = gguf.load(path, model, dtype="float32")
+  assert parsed == [str(path)]
+  # The same bytes with another time are read anew.
+  stat = path.stat()
+  os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+  again = gguf.load(path, model, dtype="float32")
+  assert parsed == [str(path)] * 2
+  jax.tree.map(np.testing.assert_array_equal, first, again)
+  # And so is one that was written over.
+  write(without=["blk.1.ffn_up"])
+  with pytest.raises(ValueError, match=r"missing \['model\.layers\.1\.mlp"):
+    gguf.load(path, model, dtype="float32")
+  assert len(parsed) == 3
 
 
 def test_tokenizer_is_rebuilt(write):
